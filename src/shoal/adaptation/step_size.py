@@ -1,0 +1,60 @@
+r"""Step size by dual averaging of the pooled acceptance (Nesterov, 2009; Hoffman & Gelman, 2014, section 3.2).
+
+All chains' acceptance probabilities at one step size are one observation: their harmonic mean, which a few
+badly served chains pull down (Hoffman, Radul & Sountsov, 2021, section 3.3).
+"""
+
+import equinox as eqx
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int, PyTree
+
+from shoal.adaptation.averaging import weight
+from shoal.adaptation.base import Adaptation, Tuning
+from shoal.ensemble import Transition
+from shoal.mesh import Pool
+
+# A chain's acceptance counts as at least this much: one that is stuck must not drag the step size to zero.
+FLOOR = 0.02
+
+
+class StepSize(Adaptation):
+    """Moves `tuning.step_size` until the harmonic mean of acceptance is `target_accept`.
+
+    Attributes:
+        target_accept: in (0, 1).
+        gain: how far one observation moves the logarithm; the published gamma is its inverse.
+        delay: iterations that damp the first moves; the published t0.
+    """
+
+    target_accept: float = 0.651
+    gain: float = 10.0
+    delay: float = 10.0
+
+    class Memory(eqx.Module):
+        """Attributes: the anchor, the mean shortfall of acceptance, the settled log step size, the count."""
+
+        anchor: Float[Array, ""]
+        shortfall: Float[Array, ""]
+        settled: Float[Array, ""]
+        count: Int[Array, ""]
+
+    def init(self, tuning: Tuning) -> PyTree:
+        log = jnp.log(tuning.step_size)
+        # The anchor is above the first guess, so that early moves err towards long steps, which are cheap.
+        return self.Memory(log + jnp.log(jnp.asarray(10.0, log.dtype)), jnp.zeros_like(log), log, jnp.zeros((), jnp.int32))
+
+    def update(
+        self, memory: PyTree, tuning: Tuning, tiles: Transition, pool: Pool, progress: Float[Array, ""]
+    ) -> tuple[PyTree, Tuning]:
+        inverse = pool.sum(lambda draws: 1.0 / jnp.maximum(draws.info.acceptance_rate, FLOOR), tiles)
+        count = memory.count + 1
+        step = jnp.asarray(1.0 / (count + self.delay), inverse.dtype)
+        missing = self.target_accept - pool.count / inverse
+        shortfall = memory.shortfall + step * (missing - memory.shortfall)
+        log = memory.anchor - self.gain * jnp.sqrt(count.astype(inverse.dtype)) * shortfall
+        settled = memory.settled + weight(count, log) * (log - memory.settled)
+        tuning = eqx.tree_at(lambda t: t.step_size, tuning, jnp.exp(log))
+        return self.Memory(memory.anchor, shortfall, settled, count), tuning
+
+    def freeze(self, memory: PyTree, tuning: Tuning) -> Tuning:
+        return eqx.tree_at(lambda t: t.step_size, tuning, jnp.exp(memory.settled))

@@ -1,0 +1,202 @@
+"""The data of a model: read at the door as numpy arrays, checked, named, and cast when they are used."""
+
+from collections.abc import Hashable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+INT32 = np.iinfo(np.int32)
+
+
+def read(data: Any) -> Any:
+    """Turn every leaf of a pytree into a numpy array in its own precision.
+
+    A list of numbers is one array. Tuples and mappings are structure.
+
+    Args:
+        data: a pytree of arrays, or None.
+
+    Returns:
+        The same structure over numpy arrays (bfloat16 becomes float32).
+
+    Raises:
+        ValueError: a leaf is a random key, text, an object, complex, or holds an integer beyond 32 bits.
+    """
+    return jax.tree_util.tree_map_with_path(_read_leaf, data, is_leaf=lambda node: isinstance(node, list))
+
+
+def leaf_name(path: tuple[Any, ...]) -> str:
+    """The words for one leaf: `data['x']`, or `data` itself.
+
+    Args:
+        path: as from `jax.tree_util`.
+
+    Returns:
+        The name.
+    """
+    return "data" + jax.tree_util.keystr(path)
+
+
+def named_leaves(data: Any) -> list[tuple[str, np.ndarray]]:
+    """Every leaf with its name.
+
+    Args:
+        data: as from `read`.
+
+    Returns:
+        Pairs of name and array.
+    """
+    return [(leaf_name(path), leaf) for path, leaf in jax.tree_util.tree_leaves_with_path(data)]
+
+
+def check_finite(data: Any) -> None:
+    """Refuse NaN and infinity.
+
+    Args:
+        data: as from `read`.
+
+    Raises:
+        ValueError: names the leaf and the first index.
+    """
+    for name, leaf in named_leaves(data):
+        if leaf.dtype.kind == "f" and not np.all(np.isfinite(leaf)):
+            bad = ~np.isfinite(leaf)
+            index = tuple(int(i) for i in np.argwhere(bad)[0])
+            where = f"{name}[{', '.join(map(str, index))}]" if index else name
+            raise ValueError(
+                f"{where} is {float(leaf[index])!r}, the first of {int(bad.sum())} entries of {name} that are not "
+                "finite, but a log density of such data would be NaN at every point. Drop or impute these "
+                "entries before the model sees them, or give them a finite filler and a mask as another leaf."
+            )
+
+
+def check_rows(data: Any) -> int:
+    """Refuse leaves that do not share their leading axis.
+
+    Args:
+        data: as from `read`.
+
+    Returns:
+        The length of the data axis.
+
+    Raises:
+        ValueError: names the leaves and their shapes.
+    """
+    leaves = named_leaves(data)
+    shapes = ", ".join(f"{name} {leaf.shape}" for name, leaf in leaves)
+    if not leaves or any(leaf.ndim == 0 for _, leaf in leaves):
+        raise ValueError(
+            f"With log_likelihood(params, rows), every leaf of data has one row per observation, but the shapes "
+            f"are: {shapes or 'no leaves at all'}. Give arrays that share their leading axis; put constants into "
+            "the function itself, or use log_density(params, data), which takes data of any shape."
+        )
+    lengths = {leaf.shape[0] for _, leaf in leaves}
+    if len(lengths) > 1 or lengths == {0}:
+        raise ValueError(
+            f"The leaves of data must share their leading axis (the data axis) and have at least one row, but "
+            f"their shapes are: {shapes}. Give every leaf one row per observation; data that are no rows belong "
+            "into log_density(params, data), which takes any shapes."
+        )
+    return lengths.pop()
+
+
+def check_same_form(old: Any, new: Any) -> None:
+    """Refuse new data that would need a new program.
+
+    Args:
+        old: as from `read`.
+        new: as from `read`.
+
+    Raises:
+        ValueError: names the first leaf that differs.
+    """
+    if jax.tree.structure(old) != jax.tree.structure(new):
+        names = [", ".join(name for name, _ in named_leaves(data)) or "nothing" for data in (old, new)]
+        raise ValueError(
+            f"with_data was given {names[1]}, but the model's data are {names[0]}. New data must have the same "
+            "structure, so that the compiled program serves them; build a new shoal.Model for other data."
+        )
+    for (name, before), (_, after) in zip(named_leaves(old), named_leaves(new), strict=True):
+        if before.shape != after.shape or before.dtype.kind != after.dtype.kind:
+            raise ValueError(
+                f"with_data was given {name} of shape {after.shape} and type {after.dtype}, but the model has "
+                f"shape {before.shape} and type {before.dtype}. New data must have the same shapes and types, so "
+                "that the compiled program serves them; build a new shoal.Model for data of another shape."
+            )
+
+
+def structs(data: Any, dtype: Any) -> Any:
+    """Shapes and types that the log density will see.
+
+    Args:
+        data: as from `read`.
+        dtype: float32 or float64.
+
+    Returns:
+        The structure over `jax.ShapeDtypeStruct`.
+    """
+    return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, _leaf_dtype(leaf, dtype)), data)
+
+
+def cast(data: Any, dtype: Any) -> Any:
+    """Device arrays with floats in the asked precision; integers and truth values keep their kind.
+
+    Args:
+        data: as from `read`.
+        dtype: float32, or float64 inside `jax.enable_x64(True)`.
+
+    Returns:
+        The structure over JAX arrays.
+
+    Raises:
+        ValueError: a number is too large for float32.
+    """
+
+    def cast_leaf(path: tuple[Any, ...], leaf: np.ndarray) -> jax.Array:
+        with np.errstate(over="ignore"):
+            values = leaf.astype(_leaf_dtype(leaf, dtype))
+        if leaf.dtype.kind == "f" and np.any(np.isinf(values)) and np.all(np.isfinite(leaf)):
+            raise ValueError(
+                f"{leaf_name(path)} holds {np.max(np.abs(leaf)):.3g}, but float32 ends at 3.4e38. Rescale this "
+                'leaf, or sample in double: precision="float64".'
+            )
+        return jnp.asarray(values)
+
+    return jax.tree_util.tree_map_with_path(cast_leaf, data)
+
+
+def _leaf_dtype(leaf: np.ndarray, dtype: Any) -> np.dtype:
+    if leaf.dtype.kind == "f":
+        return np.dtype(dtype)
+    return np.dtype(jax.dtypes.canonicalize_dtype(leaf.dtype))
+
+
+def _read_leaf(path: tuple[Any, ...], leaf: Hashable) -> np.ndarray:
+    name = leaf_name(path)
+    expected = "but every leaf of data must be an array of numbers or truth values."
+    if isinstance(leaf, jax.Array) and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+        raise ValueError(
+            f"{name} is a random key, {expected} A log density is a fixed function: draw what is random "
+            "beforehand and give the numbers as data."
+        )
+    try:
+        values = np.asarray(leaf)
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            f"{name} is a {type(leaf).__name__} that numpy cannot read ({error}), {expected}"
+        ) from error
+    if jnp.issubdtype(values.dtype, jnp.floating) and values.dtype.kind != "f":
+        values = values.astype(np.float32)
+    if values.dtype.kind not in "fiub":
+        raise ValueError(
+            f"{name} is a {type(leaf).__name__} of type {values.dtype}, {expected} Encode text and categories as "
+            "integers, give ragged lists as padded arrays with a mask, and complex numbers as two real leaves."
+        )
+    if values.dtype.kind in "iu" and values.size and not (INT32.min <= values.min() <= values.max() <= INT32.max):
+        raise ValueError(
+            f"{name} holds integers from {values.min()} to {values.max()}, but integers beyond 32 bits would wrap "
+            "around on a device. Subtract an offset, or give this leaf as floating-point numbers."
+        )
+    return values

@@ -1,0 +1,1 @@
+"""Hamiltonian dynamics of an ensemble: metrics, integrators, acceptance."""

@@ -1,0 +1,84 @@
+r"""Splitting integrators: coefficients as data, and one stepper for all of them.
+
+A step alternates kicks $p \leftarrow p + b_i \epsilon W^\top g(x)$ and drifts $x \leftarrow x + a_i \epsilon W p$;
+palindromic coefficients make it reversible and volume preserving (Blanes, Casas & Sanz-Serna, 2014). The last
+kick of a step and the first of the next use the same gradient and are done at once.
+"""
+
+from typing import NamedTuple
+
+import jax
+from jaxtyping import Array, Float, Int
+
+from shoal.dynamics.metrics import Metric
+from shoal.target import Target
+
+
+class Integrator(NamedTuple):
+    """A palindromic splitting: one more kick than drifts; one gradient per drift.
+
+    Attributes:
+        kicks: fractions of the step size, symmetric, summing to 1.
+        drifts: fractions of the step size, symmetric, summing to 1.
+    """
+
+    kicks: tuple[float, ...]
+    drifts: tuple[float, ...]
+
+    @property
+    def gradients_per_step(self) -> int:
+        return len(self.drifts)
+
+
+LEAPFROG = Integrator(kicks=(0.5, 0.5), drifts=(1.0,))
+
+Phase = tuple[Float[Array, "chains dim"], Float[Array, "chains dim"], Float[Array, "chains dim"]]
+
+
+class Flow(NamedTuple):
+    """Everything that stays the same along a trajectory."""
+
+    target: Target
+    metric: Metric
+    integrator: Integrator
+    step_size: Float[Array, ""]
+
+    def kick(self, fraction: float, phase: Phase) -> Phase:
+        position, momentum, gradient = phase
+        return position, momentum + fraction * self.step_size * self.metric.force(gradient), gradient
+
+    def drift(self, fraction: float, phase: Phase) -> Phase:
+        position, momentum, gradient = phase
+        return position + fraction * self.step_size * self.metric.velocity(momentum), momentum, gradient
+
+    def between(self, phase: Phase) -> Phase:
+        """All of a step but its outer kicks and its last gradient."""
+        kicks, drifts = self.integrator
+        phase = self.drift(drifts[0], phase)
+        for kick, drift in zip(kicks[1:-1], drifts[1:], strict=True):
+            position, momentum, _ = phase
+            phase = self.drift(drift, self.kick(kick, (position, momentum, self.target.gradient(position))))
+        return phase
+
+    def integrate(
+        self, start: Phase, num_steps: Int[Array, ""]
+    ) -> tuple[Phase, Float[Array, " chains"]]:
+        """`num_steps` steps for every chain, and the log density at the end.
+
+        Args:
+            start: position, momentum and the gradient of the log density at the position.
+            num_steps: at least 1, the same for all chains.
+
+        Returns:
+            The end point with its gradient, and its log density. Inner steps ask for the gradient alone.
+        """
+        first, last = self.integrator.kicks[0], self.integrator.kicks[-1]
+
+        def step(_: Int[Array, ""], phase: Phase) -> Phase:
+            position, momentum, _gradient = self.between(phase)
+            return self.kick(first + last, (position, momentum, self.target.gradient(position)))
+
+        phase = jax.lax.fori_loop(0, num_steps - 1, step, self.kick(first, start))
+        position, momentum, _ = self.between(phase)
+        log_density, gradient = self.target(position)
+        return self.kick(last, (position, momentum, gradient)), log_density

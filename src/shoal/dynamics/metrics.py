@@ -1,0 +1,46 @@
+r"""Metrics: the linear map that whitens the target.
+
+With $x = W q$ the dynamics run in $q$ with a unit mass matrix: the momentum is $p \sim N(0, I)$, the velocity
+of $x$ is $W p$ and the force on $p$ is $W^\top \nabla \log \pi(x)$. The mass matrix in $x$ is $(W W^\top)^{-1}$
+(Neal, 2011, section 5.4.1).
+"""
+
+import abc
+
+import equinox as eqx
+from jaxtyping import Array, Float
+
+
+class Metric(eqx.Module):
+    """A whitening map W, the same for all chains."""
+
+    @abc.abstractmethod
+    def velocity(self, momentum: Float[Array, "chains dim"]) -> Float[Array, "chains dim"]:
+        """W p: how positions move."""
+
+    @abc.abstractmethod
+    def force(self, gradient: Float[Array, "chains dim"]) -> Float[Array, "chains dim"]:
+        """Wᵀ g: how momenta change."""
+
+    @abc.abstractmethod
+    def whiten(self, displacement: Float[Array, "chains dim"]) -> Float[Array, "chains dim"]:
+        """W⁻¹ (x - y): a difference of positions in whitened coordinates."""
+
+
+class Diagonal(Metric):
+    """W = diag(scale).
+
+    Attributes:
+        scale: about the posterior standard deviations, in the units of the coordinates.
+    """
+
+    scale: Float[Array, " dim"]
+
+    def velocity(self, momentum: Float[Array, "chains dim"]) -> Float[Array, "chains dim"]:
+        return self.scale[None] * momentum
+
+    def force(self, gradient: Float[Array, "chains dim"]) -> Float[Array, "chains dim"]:
+        return self.scale[None] * gradient
+
+    def whiten(self, displacement: Float[Array, "chains dim"]) -> Float[Array, "chains dim"]:
+        return displacement / self.scale[None]

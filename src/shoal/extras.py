@@ -1,0 +1,31 @@
+"""Optional packages, imported when something needs them and named when they are missing."""
+
+import importlib
+from typing import Any
+
+
+def require(module: str, purpose: str, extra: str) -> Any:
+    """Import an optional package.
+
+    Args:
+        module: name to import, such as `"zarr"`.
+        purpose: what needs it, in words: "saving draws to disk".
+        extra: the extra of Shoal that brings it.
+
+    Returns:
+        The imported module.
+
+    Raises:
+        ModuleNotFoundError: the package is absent; the message names it, what needs it, and how to install it.
+    """
+    try:
+        return importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        package = module.partition(".")[0]
+        if error.name is None or error.name.partition(".")[0] != package:
+            raise
+        raise ModuleNotFoundError(
+            f"{purpose} needs the package '{package}', which is not installed: "
+            f'pip install "shoal[{extra}]", or pip install {package}.',
+            name=package,
+        ) from error

@@ -1,0 +1,67 @@
+"""Where random numbers come from: threefry keys that depend on the seed, the draw and the chain alone.
+
+Nothing carries a key along, so neither the size of a chunk, nor resuming, nor the number of chains or
+devices changes a draw. Keys are threefry by name: `rbg` streams were measured to differ with the number of
+devices.
+"""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jax.typing import DTypeLike
+from jaxtyping import Array, Float, Int, PRNGKeyArray
+
+
+def root_key(seed: int) -> PRNGKeyArray:
+    """The key from which everything in a run derives."""
+    return jax.random.key(seed, impl="threefry2x32")
+
+
+class Keys(eqx.Module):
+    """The randomness of one draw of a tile of chains.
+
+    Attributes:
+        index: the number of the draw since the run began, warmup included.
+        shared: one key for what all chains have in common.
+        chain: one key per chain.
+    """
+
+    index: Int[Array, ""]
+    shared: PRNGKeyArray
+    chain: PRNGKeyArray
+
+    def normal(self, use: int, size: int, dtype: DTypeLike) -> Float[Array, "chains size"]:
+        """Standard normal variates, independent between chains; `use` tells apart the uses in one draw."""
+        return jax.vmap(lambda key: jax.random.normal(jax.random.fold_in(key, use), (size,), dtype))(self.chain)
+
+    def uniform(self, use: int, dtype: DTypeLike) -> Float[Array, " chains"]:
+        """Uniform variates in [0, 1), one per chain; `use` tells apart the uses in one draw."""
+        return jax.vmap(lambda key: jax.random.uniform(jax.random.fold_in(key, use), (), dtype))(self.chain)
+
+
+class Stream(eqx.Module):
+    """All the randomness of a tile of chains: a key for any draw, by its number.
+
+    Attributes:
+        root: the run's key.
+        chain: the chains' numbers; negative for those that only fill up a tile.
+    """
+
+    root: PRNGKeyArray
+    chain: Int[Array, " chains"]
+
+    def draw(self, index: Int[Array, ""]) -> Keys:
+        """The keys of draw number `index`."""
+        shared, chains = jax.random.split(jax.random.fold_in(self.root, index))
+        return Keys(index, shared, jax.vmap(jax.random.fold_in, in_axes=(None, 0))(chains, self.chain))
+
+
+def van_der_corput(index: Int[Array, ""], dtype: DTypeLike) -> Float[Array, ""]:
+    """The low-discrepancy sequence 1/2, 1/4, 3/4, 1/8, ... in (0, 1), by its number from 0.
+
+    It reverses the bits of `index + 1`; 20 bits are kept, so that float32 holds the value exactly.
+    """
+    bits = (index + 1).astype(jnp.uint32)
+    powers = jnp.arange(20, dtype=jnp.uint32)
+    digits = (bits >> powers) & jnp.uint32(1)
+    return (digits * (jnp.uint32(1) << (19 - powers))).sum(dtype=jnp.uint32).astype(dtype) / 2**20

@@ -1,0 +1,313 @@
+"""The run: what to do (Program), how far it has got (Run), and the one loop between them (advance)."""
+
+import time
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import PartitionSpec
+from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree
+
+from shoal.adaptation.base import Adaptation, Fixed
+from shoal.ensemble import Ensemble, Transition
+from shoal.kernels.base import AnyKernel
+from shoal.mesh import CHAINS, Placement, Pool, over_tiles
+from shoal.randomness import Stream
+from shoal.statistics.base import Statistic
+from shoal.target import Target
+
+# Long enough to cost nothing, short enough that an interrupt is answered.
+CHUNK_SECONDS = 0.5
+
+Keep = Callable[[Transition, Target], dict[str, dict[str, Array]]]
+
+
+def keep_nothing(transition: Transition, target: Target) -> dict[str, dict[str, Array]]:
+    """Keep no draw: for warmup."""
+    return {}
+
+
+def keep_draws(transition: Transition, target: Target) -> dict[str, dict[str, Array]]:
+    """Keep every quantity on the user's supports, and what each draw reports, in ArviZ's words."""
+    info = transition.info
+    return {
+        "values": target.constrained(transition.after.position),
+        "stats": {
+            "lp": transition.after.log_density,
+            "acceptance_rate": info.acceptance_rate,
+            "energy_error": info.energy_error,
+            "diverging": info.diverging,
+            "n_steps": info.num_steps,
+        },
+    }
+
+
+class Program(eqx.Module):
+    """What to do: the composition, and nothing that moves.
+
+    Attributes:
+        target: what is sampled.
+        kernel: how chains move.
+        adaptation: how the tuning is learned.
+        statistics: what is folded over the draws.
+        keep: what is kept of a draw.
+    """
+
+    target: Target
+    kernel: AnyKernel
+    adaptation: Adaptation = Fixed()
+    statistics: dict[str, Statistic] = eqx.field(default_factory=dict)
+    keep: Keep = eqx.field(static=True, default=keep_nothing)
+
+
+class Run(eqx.Module):
+    """How far it has got: all that one needs to go on, and nothing else.
+
+    Attributes:
+        root: the key of the run; it never changes.
+        step: draws that every chain has made since the run began, warmup included.
+        chain: the chains' numbers; negative for those that fill up a tile.
+        ensemble: where the chains are.
+        tuning: what the next draw is made with.
+        adaptation: what the adaptation remembers.
+        statistics: what the statistics remember, by name.
+        window: the number of the phase's first draw, and how many draws the phase is to have.
+    """
+
+    root: PRNGKeyArray
+    step: Int[Array, ""]
+    chain: Int[Array, " chains"]
+    ensemble: Ensemble
+    tuning: PyTree
+    adaptation: PyTree
+    statistics: dict[str, PyTree]
+    window: Int[Array, "2"]
+
+
+def begin(
+    program: Program, placement: Placement, root: PRNGKeyArray, position: Float[np.ndarray, "chains dim"], tuning: PyTree
+) -> Run:
+    """A run at its start, placed on the devices.
+
+    Args:
+        program: what is to be done.
+        placement: where; its `num_chains` is the number of rows of `position`.
+        root: the key of the run.
+        position: where the chains begin; the log density is finite there.
+        tuning: what to begin with.
+    """
+    chain = placement.place(placement.chain_numbers(), split=True)
+    position = placement.place(placement.pad(position), split=True)
+    target = placement.place(program.target, split=False)
+    ensemble = _ensemble_at(program.kernel, target, position, placement)
+    tuning = placement.place(tuning, split=False)
+    zero = placement.place(jnp.zeros((), jnp.int32), split=False)
+    return enter(program, Run(root, zero, chain, ensemble, tuning, None, {}, jnp.zeros(2, jnp.int32)), placement, 0)
+
+
+def enter(program: Program, run: Run, placement: Placement, length: int) -> Run:
+    """The same chains at the start of a phase of `length` draws: fresh adaptation and statistics."""
+    adaptation, statistics = _fresh(program, run.tuning, run.ensemble)
+    window = placement.place(np.array([int(run.step), length], np.int32), split=False)
+    statistics = placement.place(statistics, split=True)
+    return Run(
+        placement.place(run.root, split=False),
+        run.step,
+        run.chain,
+        run.ensemble,
+        run.tuning,
+        placement.place(adaptation, split=False),
+        statistics,
+        window,
+    )
+
+
+@eqx.filter_jit
+def _fresh(program: Program, tuning: PyTree, ensemble: Ensemble) -> tuple[PyTree, dict[str, PyTree]]:
+    statistics = {name: fold.init(ensemble) for name, fold in program.statistics.items()}
+    return program.adaptation.init(tuning), statistics
+
+
+@eqx.filter_jit
+def frozen(program: Program, run: Run) -> PyTree:
+    """The tuning that the adaptation has settled on."""
+    return program.adaptation.freeze(run.adaptation, run.tuning)
+
+
+@eqx.filter_jit
+def _ensemble_at(kernel: AnyKernel, target: Target, position: Array, placement: Placement) -> Ensemble:
+    def local(arguments: tuple[PyTree, Array]) -> Ensemble:
+        target, position = arguments
+        return _join(over_tiles(lambda tile: kernel.init(tile, target), placement.split(position)))
+
+    return _on_mesh(local, placement, (PartitionSpec(), PartitionSpec(CHAINS)), PartitionSpec(CHAINS))(
+        (target, position)
+    )
+
+
+@eqx.filter_jit
+def advance(
+    program: Program, run: Run, sweeps: Int[Array, ""], placement: Placement, capacity: int
+) -> tuple[Run, PyTree]:
+    """The one loop: `sweeps` sweeps of every chain.
+
+    How many is an argument, so chunks of any length are one compiled program.
+
+    Args:
+        program: what to do.
+        run: where it is.
+        sweeps: at most `capacity`.
+        placement: how chains are tiled and spread.
+        capacity: rows of the buffer for what is kept.
+
+    Returns:
+        The run later; what was kept, leaves `[capacity * draws per sweep, chains, ...]`, of which the first
+        `sweeps * draws per sweep` rows are draws.
+    """
+    chains, everywhere = PartitionSpec(CHAINS), PartitionSpec()
+    where = Run(everywhere, everywhere, chains, chains, everywhere, everywhere, chains, everywhere)  # type: ignore
+
+    def local(arguments: tuple[Program, Run, Array]) -> tuple[Run, PyTree]:
+        program, run, sweeps = arguments
+        sweep = _Sweep(program, placement)
+        rows = program.kernel.draws_per_sweep
+        shapes = jax.eval_shape(lambda run: sweep(run)[1], run)
+        buffer = jax.tree.map(lambda leaf: jnp.zeros((capacity * rows, *leaf.shape[1:]), leaf.dtype), shapes)
+
+        def tick(i: Array, carry: tuple[Run, PyTree]) -> tuple[Run, PyTree]:
+            run, buffer = carry
+            run, kept = sweep(run)
+            write = lambda rows_so_far, new: jax.lax.dynamic_update_slice_in_dim(rows_so_far, new, i * rows, 0)
+            return run, jax.tree.map(write, buffer, kept)
+
+        return jax.lax.fori_loop(0, sweeps, tick, (run, buffer))
+
+    spread = _on_mesh(local, placement, (everywhere, where, everywhere), (where, PartitionSpec(None, CHAINS)))
+    return spread((program, run, sweeps))
+
+
+class _Sweep(NamedTuple):
+    """One sweep of all the chains on a device."""
+
+    program: Program
+    placement: Placement
+
+    def __call__(self, run: Run) -> tuple[Run, PyTree]:
+        program, placement = self.program, self.placement
+        per_chain = placement.split((run.chain, run.ensemble, run.statistics))
+        body = lambda tile: self.of_tile(run, *tile)
+        ensemble, statistics, kept, watched = over_tiles(body, per_chain)
+        adaptation, tuning = self.adapt(run, watched)
+        step = run.step + program.kernel.draws_per_sweep
+        kept = jax.tree.map(lambda leaf: jnp.moveaxis(leaf, 0, 1).reshape(leaf.shape[1], -1, *leaf.shape[3:]), kept)
+        after = Run(
+            run.root, step, run.chain, _join(ensemble), tuning, adaptation, _join(statistics), run.window
+        )
+        return after, kept
+
+    def of_tile(
+        self, run: Run, chain: Array, ensemble: Ensemble, statistics: dict[str, PyTree]
+    ) -> tuple[Ensemble, dict[str, PyTree], PyTree, PyTree]:
+        """A sweep of one tile: the ensemble after, statistics, and what is kept and watched of each draw."""
+        program = self.program
+        stream = Stream(run.root, chain)
+        ensemble, draws = program.kernel.sweep(stream, run.step, ensemble, run.tuning, program.target)
+
+        def fold(memories: dict[str, PyTree], draw: Transition) -> tuple[dict[str, PyTree], None]:
+            return {name: s.update(memories[name], draw) for name, s in program.statistics.items()}, None
+
+        statistics, _ = jax.lax.scan(fold, statistics, draws)
+        kept = jax.vmap(program.keep, in_axes=(0, None))(draws, program.target)
+        return ensemble, statistics, kept, program.adaptation.watch(draws)
+
+    def adapt(self, run: Run, watched: PyTree) -> tuple[PyTree, PyTree]:
+        placement = self.placement
+        across = None if placement.mesh is None else CHAINS
+        count = placement.num_chains * self.program.kernel.draws_per_sweep
+        pool = Pool(placement.split(run.chain), count, across)
+        start, length = run.window
+        progress = (run.step - start) / jnp.maximum(length, 1)
+        progress = progress.astype(run.ensemble.log_density.dtype)
+        return self.program.adaptation.update(run.adaptation, run.tuning, watched, pool, progress)
+
+
+def _join(tree: PyTree) -> PyTree:
+    """`[tiles, tile, ...]` to `[chains, ...]`."""
+    return jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), tree)
+
+
+def _on_mesh(function: Callable[..., Any], placement: Placement, inside: Any, outside: Any) -> Callable[..., Any]:
+    """`function` of one tuple of arguments, run by every device on its own chains."""
+    if placement.mesh is None:
+        return function
+
+    def spread(arguments: tuple[Any, ...]) -> Any:
+        arrays, rest = eqx.partition(arguments, eqx.is_array)
+        local = lambda arrays: function(eqx.combine(arrays, rest))
+        return jax.shard_map(local, mesh=placement.mesh, in_specs=(inside,), out_specs=outside, check_vma=False)(arrays)
+
+    return spread
+
+
+class Chunk(NamedTuple):
+    """What the host sees between two calls of `advance`.
+
+    Attributes:
+        run: the state after it.
+        kept: what was kept, `[rows, chains, ...]`, on the device; the first `draws` rows count.
+        draws: draws that every chain made in it.
+        done: draws of the phase so far, these included.
+        seconds: that the chunk took.
+    """
+
+    run: Run
+    kept: PyTree
+    draws: int
+    done: int
+    seconds: float
+
+
+def drive(program: Program, run: Run, placement: Placement, length: int, capacity: int) -> Iterator[Chunk]:
+    """A phase of `length` draws in chunks of about `CHUNK_SECONDS`; the host looks only between them.
+
+    Chunks begin small and follow the clock: their size changes no draw.
+
+    Args:
+        program: what to do.
+        run: at the start of the phase, from `enter`.
+        placement: how chains are tiled and spread.
+        length: draws of the phase.
+        capacity: the most sweeps of a chunk.
+    """
+    per_sweep = program.kernel.draws_per_sweep
+    done, sweeps = 0, 1
+    while done < length:
+        sweeps = min(sweeps, capacity, -(-(length - done) // per_sweep))
+        began = time.perf_counter()
+        run, kept = jax.block_until_ready(advance(program, run, sweeps_as_array(sweeps), placement, capacity))
+        seconds = time.perf_counter() - began
+        draws = min(sweeps * per_sweep, length - done)
+        done += draws
+        yield Chunk(run, kept, draws, done, seconds)
+        sweeps = max(1, min(4 * sweeps, int(sweeps * CHUNK_SECONDS / max(seconds, 1e-6))))
+
+
+def compile_phase(program: Program, run: Run, placement: Placement, capacity: int) -> float:
+    """Compile a phase by running no sweep of it; returns the seconds that it took."""
+    began = time.perf_counter()
+    jax.block_until_ready(advance(program, run, sweeps_as_array(0), placement, capacity))
+    return time.perf_counter() - began
+
+
+def sweeps_as_array(sweeps: int) -> Int[Array, ""]:
+    """A number of sweeps as the argument that `advance` takes: a Python number would be compiled in."""
+    return jnp.asarray(sweeps, jnp.int32)
+
+
+def report(program: Program, run: Run, placement: Placement, superchain: Int[np.ndarray, " chains"]) -> dict[str, dict[str, Any]]:
+    """What the statistics say of all chains but those that fill up a tile, on the host."""
+    memories = jax.tree.map(lambda leaf: np.asarray(leaf)[: placement.num_chains], run.statistics)
+    return {name: fold.compute(memories[name], superchain) for name, fold in program.statistics.items()}

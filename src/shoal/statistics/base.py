@@ -1,0 +1,25 @@
+"""What every statistic is: a fold over draws, in memory that does not grow with their number."""
+
+import abc
+
+import equinox as eqx
+import numpy as np
+from jaxtyping import Int, PyTree
+
+from shoal.ensemble import Ensemble, Transition
+
+
+class Statistic(eqx.Module):
+    """A fold over draws, chain by chain: it costs no communication while sampling."""
+
+    @abc.abstractmethod
+    def init(self, ensemble: Ensemble) -> PyTree:
+        """The memory to begin with; every leaf has a leading axis of chains."""
+
+    @abc.abstractmethod
+    def update(self, memory: PyTree, transition: Transition) -> PyTree:
+        """One draw of every chain of a tile later."""
+
+    @abc.abstractmethod
+    def compute(self, memory: PyTree, superchain: Int[np.ndarray, " chains"]) -> dict[str, np.ndarray]:
+        """What the memory says, on the host, from all chains."""
