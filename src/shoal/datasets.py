@@ -66,9 +66,10 @@ def check_finite(data: Any) -> None:
             index = tuple(int(i) for i in np.argwhere(bad)[0])
             where = f"{name}[{', '.join(map(str, index))}]" if index else name
             raise ValueError(
-                f"{where} is {float(leaf[index])!r}, the first of {int(bad.sum())} entries of {name} that are not "
-                "finite, but a log density of such data would be NaN at every point. Drop or impute these "
-                "entries before the model sees them, or give them a finite filler and a mask as another leaf."
+                f"{where} is {float(leaf[index])!r}, the first of {int(bad.sum())} entries of {name} that "
+                "are not finite, but a log density of such data would be NaN at every point. Drop or impute "
+                "these entries before the model sees them, or give them a finite filler and a mask as "
+                "another leaf."
             )
 
 
@@ -88,43 +89,53 @@ def check_rows(data: Any) -> int:
     shapes = ", ".join(f"{name} {leaf.shape}" for name, leaf in leaves)
     if not leaves or any(leaf.ndim == 0 for _, leaf in leaves):
         raise ValueError(
-            f"With log_likelihood(params, rows), every leaf of data has one row per observation, but the shapes "
-            f"are: {shapes or 'no leaves at all'}. Give arrays that share their leading axis; put constants into "
-            "the function itself, or use log_density(params, data), which takes data of any shape."
+            "With log_likelihood(params, rows), every leaf of data has one row per observation, but the "
+            f"shapes are: {shapes or 'no leaves at all'}. Give arrays that share their leading axis; put "
+            "constants into the function itself, or use log_density(params, data), which takes data of any "
+            "shape."
         )
     lengths = {leaf.shape[0] for _, leaf in leaves}
     if len(lengths) > 1 or lengths == {0}:
         raise ValueError(
-            f"The leaves of data must share their leading axis (the data axis) and have at least one row, but "
-            f"their shapes are: {shapes}. Give every leaf one row per observation; data that are no rows belong "
-            "into log_density(params, data), which takes any shapes."
+            "The leaves of data must share their leading axis (the data axis) and have at least one row, but "
+            f"their shapes are: {shapes}. Give every leaf one row per observation; data that are no rows "
+            "belong into log_density(params, data), which takes any shapes."
         )
     return lengths.pop()
 
 
-def check_same_form(old: Any, new: Any) -> None:
-    """Refuse new data that would need a new program.
+def conform(old: Any, new: Any) -> Any:
+    """Bring new data into the form of the old, so that the same program serves them.
 
     Args:
         old: as from `read`.
         new: as from `read`.
 
+    Returns:
+        `new`, its whole numbers in the types of `old`; floats keep their precision.
+
     Raises:
-        ValueError: names the first leaf that differs.
+        ValueError: structure or a shape differs, or a leaf cannot be converted without loss; names the leaf.
     """
     if jax.tree.structure(old) != jax.tree.structure(new):
         names = [", ".join(name for name, _ in named_leaves(data)) or "nothing" for data in (old, new)]
         raise ValueError(
-            f"with_data was given {names[1]}, but the model's data are {names[0]}. New data must have the same "
-            "structure, so that the compiled program serves them; build a new shoal.Model for other data."
+            f"with_data was given {names[1]}, but the model's data are {names[0]}. New data must have the "
+            "same structure, so that the compiled program serves them; build a new shoal.Model for other "
+            "data."
         )
-    for (name, before), (_, after) in zip(named_leaves(old), named_leaves(new), strict=True):
-        if before.shape != after.shape or before.dtype.kind != after.dtype.kind:
+
+    def conform_leaf(path: tuple[Any, ...], before: np.ndarray, after: np.ndarray) -> np.ndarray:
+        if before.shape != after.shape or not np.can_cast(after.dtype, before.dtype, "same_kind"):
             raise ValueError(
-                f"with_data was given {name} of shape {after.shape} and type {after.dtype}, but the model has "
-                f"shape {before.shape} and type {before.dtype}. New data must have the same shapes and types, so "
-                "that the compiled program serves them; build a new shoal.Model for data of another shape."
+                f"with_data was given {leaf_name(path)} of shape {after.shape} and type {after.dtype}, but "
+                f"the model has shape {before.shape} and type {before.dtype}. New data must have the same "
+                "shapes and types, so that the compiled program serves them; build a new shoal.Model for "
+                "data of another shape."
             )
+        return after if before.dtype.kind == after.dtype.kind == "f" else after.astype(before.dtype)
+
+    return jax.tree_util.tree_map_with_path(conform_leaf, old, new)
 
 
 def structs(data: Any, dtype: Any) -> Any:
@@ -159,7 +170,8 @@ def cast(data: Any, dtype: Any) -> Any:
             values = leaf.astype(_leaf_dtype(leaf, dtype))
         if leaf.dtype.kind == "f" and np.any(np.isinf(values)) and np.all(np.isfinite(leaf)):
             raise ValueError(
-                f"{leaf_name(path)} holds {np.max(np.abs(leaf)):.3g}, but float32 ends at 3.4e38. Rescale this "
+                f"{leaf_name(path)} holds {np.max(np.abs(leaf)):.3g}, but float32 ends at 3.4e38. Rescale "
+                "this "
                 'leaf, or sample in double: precision="float64".'
             )
         return jnp.asarray(values)
@@ -191,12 +203,17 @@ def _read_leaf(path: tuple[Any, ...], leaf: Hashable) -> np.ndarray:
         values = values.astype(np.float32)
     if values.dtype.kind not in "fiub":
         raise ValueError(
-            f"{name} is a {type(leaf).__name__} of type {values.dtype}, {expected} Encode text and categories as "
-            "integers, give ragged lists as padded arrays with a mask, and complex numbers as two real leaves."
+            f"{name} is a {type(leaf).__name__} of type {values.dtype}, {expected} Encode text and "
+            "categories as integers, give ragged lists as padded arrays with a mask, and complex numbers as "
+            "two real leaves."
         )
-    if values.dtype.kind in "iu" and values.size and not (INT32.min <= values.min() <= values.max() <= INT32.max):
+    if (
+        values.dtype.kind in "iu"
+        and values.size
+        and not (INT32.min <= values.min() <= values.max() <= INT32.max)
+    ):
         raise ValueError(
-            f"{name} holds integers from {values.min()} to {values.max()}, but integers beyond 32 bits would wrap "
-            "around on a device. Subtract an offset, or give this leaf as floating-point numbers."
+            f"{name} holds integers from {values.min()} to {values.max()}, but integers beyond 32 bits would "
+            "wrap around on a device. Subtract an offset, or give this leaf as floating-point numbers."
         )
     return values

@@ -142,9 +142,10 @@ def interval(low: float, high: float, shape: Shape = ()) -> Parameter:
         ends = (math.nan, math.nan)
     if not (all(map(math.isfinite, ends)) and ends[0] < ends[1]):
         raise ValueError(
-            f"interval({low!r}, {high!r}) was given, but the bounds must be two finite numbers, the lower one "
-            "first. For a half line use positive(), or param(shape, support=constraints.greater_than(low)); for "
-            "a bound per element param(shape, support=constraints.interval(lows, highs))."
+            f"interval({low!r}, {high!r}) was given, but the bounds must be two finite numbers, the lower "
+            "one first. For a half line use positive(), or param(shape, "
+            "support=constraints.greater_than(low)); for a bound per element param(shape, "
+            "support=constraints.interval(lows, highs))."
         )
     return Parameter(_shape("interval", shape), bounded(*ends))
 
@@ -210,15 +211,17 @@ def param(shape: Shape = (), *, support: Any) -> Parameter:
         return Parameter(sizes, support)
     if not isinstance(support, constraints.Constraint) or constraints.is_dependent(support):
         raise ValueError(
-            f"param(support=...) was given {support!r}, but it takes one of NumPyro's constraints with all its "
-            "bounds known, such as numpyro.distributions.constraints.greater_than(1.0). A support that depends "
-            "on another parameter can be written as a NumPyro model and brought in by shoal.from_numpyro."
+            f"param(support=...) was given {support!r}, but it takes one of NumPyro's constraints with all "
+            "its bounds known, such as numpyro.distributions.constraints.greater_than(1.0). A support that "
+            "depends on another parameter can be written as a NumPyro model and brought in by "
+            "shoal.from_numpyro."
         )
     if support.is_discrete:
         raise ValueError(
-            f"param(support={support!r}) asks for an integer parameter, but gradient-based samplers move only "
-            "continuous ones. Sum the discrete values out of the log density (for a mixture: logsumexp over the "
-            "components), or use a continuous support such as shoal.positive() or shoal.interval(low, high)."
+            f"param(support={support!r}) asks for an integer parameter, but gradient-based samplers move "
+            "only continuous ones. Sum the discrete values out of the log density (for a mixture: logsumexp "
+            "over the components), or use a continuous support such as shoal.positive() or "
+            "shoal.interval(low, high)."
         )
     parameter = Parameter(sizes, from_constraint(support))
     _check_reachable(parameter, support)
@@ -228,8 +231,8 @@ def param(shape: Shape = (), *, support: Any) -> Parameter:
 def _check_reachable(parameter: Parameter, support: Any) -> None:
     if len(parameter.shape) < support.event_dim:
         raise ValueError(
-            f"param({parameter.shape}, support={support!r}) has {len(parameter.shape)} axes, but one value of "
-            f"this support takes {support.event_dim}. Give the whole shape of the value on its support."
+            f"param({parameter.shape}, support={support!r}) has {len(parameter.shape)} axes, but one value "
+            f"of this support takes {support.event_dim}. Give the whole shape of the value on its support."
         )
     try:
         bijection = parameter.support.bijection(np.float32)
@@ -237,9 +240,9 @@ def _check_reachable(parameter: Parameter, support: Any) -> None:
         value = jax.eval_shape(bijection, free)
     except (NotImplementedError, TypeError, ValueError) as error:
         raise ValueError(
-            f"param({parameter.shape}, support={support!r}) cannot be reached from unconstrained space: NumPyro "
-            f"says {type(error).__name__}: {str(error) or 'no bijection is known'}. Use a support that "
-            "numpyro.distributions.biject_to knows, and the shape of the value on it."
+            f"param({parameter.shape}, support={support!r}) cannot be reached from unconstrained space: "
+            f"NumPyro says {type(error).__name__}: {str(error) or 'no bijection is known'}. Use a support "
+            "that numpyro.distributions.biject_to knows, and the shape of the value on it."
         ) from error
     if value.shape != parameter.shape or not jnp.issubdtype(value.dtype, jnp.floating):
         raise ValueError(
@@ -256,7 +259,9 @@ def _event(name: str, sizes: tuple[int, ...], *, valid: bool) -> Parameter:
 
 
 def _shape(function: str, shape: Any) -> tuple[int, ...]:
-    entries = tuple(shape) if isinstance(shape, Sequence) and not isinstance(shape, str) else (shape,)
+    entries: tuple[Any, ...] = (
+        tuple(shape) if isinstance(shape, Sequence) and not isinstance(shape, str) else (shape,)
+    )
     try:
         if any(isinstance(entry, bool) for entry in entries):
             raise TypeError("a truth value")
@@ -265,7 +270,7 @@ def _shape(function: str, shape: Any) -> tuple[int, ...]:
         sizes = (-1,)
     if any(size < 1 for size in sizes):
         raise ValueError(
-            f"{function}(...) was given the shape {shape!r}, but a shape is a whole number of at least 1, or a "
-            f"tuple of such numbers: {function}(...) of shape 30 or (10, 3), say; () is one number."
+            f"{function}(...) was given the shape {shape!r}, but a shape is a whole number of at least 1, or "
+            f"a tuple of such numbers: {function}(...) of shape 30 or (10, 3), say; () is one number."
         )
     return sizes

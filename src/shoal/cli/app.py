@@ -1,0 +1,78 @@
+"""The commands together, and what becomes of errors: a paragraph, an exit code, no traceback unless asked for."""
+
+import os
+import sys
+from collections.abc import Sequence
+
+import click
+
+from shoal import __version__
+from shoal.cli.codes import FAILED, INTERRUPTED, USAGE, Refused
+from shoal.cli.doctor import doctor
+from shoal.cli.examples import examples
+from shoal.cli.report import report
+from shoal.cli.sample import sample
+from shoal.cli.summary import summary
+
+EPILOG = """
+\b
+Exit codes:
+  0    done; the draws converged
+  1    failed
+  2    the command was not understood, or an argument cannot be used
+  3    sampled, but not converged or not precise enough; the draws are kept
+  130  interrupted, 143 terminated; the draws so far are kept
+"""
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]}, epilog=EPILOG)
+@click.version_option(__version__, prog_name="shoal")
+@click.option("--debug", is_flag=True, help="Show tracebacks of errors (also: SHOAL_DEBUG=1).")
+def shoal(debug: bool) -> None:
+    """Many-chain Markov chain Monte Carlo on accelerators.
+
+    \b
+    To begin:
+      shoal doctor
+      shoal sample breast_cancer --out runs/breast_cancer
+      shoal report runs/breast_cancer
+    """
+
+
+for command in (doctor, examples, sample, summary, report):
+    shoal.add_command(command)
+
+
+def run(arguments: Sequence[str] | None) -> int:
+    """Run a command; see `shoal.cli.main`."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    debug = "--debug" in given or os.environ.get("SHOAL_DEBUG", "") not in ("", "0")
+    try:
+        return int(shoal.main(given, prog_name="shoal", standalone_mode=False) or 0)
+    except click.ClickException as error:
+        if debug and error.__cause__ is not None:
+            raise
+        error.show()
+        return error.exit_code
+    except (KeyboardInterrupt, click.exceptions.Abort):
+        click.echo("Interrupted.", err=True)
+        return INTERRUPTED
+    except BrokenPipeError:
+        # The reader (`| head`) has gone; nobody is left to be told, and nothing may be flushed at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except Exception as error:
+        if debug:
+            raise
+        click.echo(paragraph(error), err=True)
+        return USAGE if isinstance(error, Refused) else FAILED
+
+
+def paragraph(error: Exception) -> str:
+    """An error as one paragraph for the reader; Shoal's own say all there is to say."""
+    words = " ".join(str(error).split())
+    if isinstance(error, ValueError | ModuleNotFoundError | Refused) and words:
+        return f"Error: {words}"
+    kind = type(error).__name__
+    told = f"{kind}: {words}" if words else kind
+    return f"Error: {told} Run the command again with --debug to see where it happened."

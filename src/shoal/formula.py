@@ -1,0 +1,211 @@
+"""The user's functions as one log density on R^dim: a value that hashes, so equal models share a program.
+
+Bound methods compare by the identity of their object, hence the small callable classes: two formulas built
+from the same functions and equal parameters are equal, and so are the targets made of them.
+"""
+
+import inspect
+from collections.abc import Callable, Hashable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from shoal.layout import Layout, Slot
+from shoal.parameters import Parameter
+
+
+@dataclass(frozen=True, eq=False)
+class ByIdentity:
+    """A callable that cannot be hashed by value (it holds arrays, say) and is compared by identity instead.
+
+    Attributes:
+        function: what is called.
+    """
+
+    function: Callable[..., Any]
+
+    def __call__(self, *args: Any) -> Any:
+        """Call the function."""
+        return self.function(*args)
+
+
+@dataclass(frozen=True)
+class Formula:
+    """Parameters and the functions of them.
+
+    Attributes:
+        parameters: name and parameter, in order.
+        terms: the functions whose sum is the log density on the supports.
+        take_data: for each term, whether it is called with the data as second argument.
+    """
+
+    parameters: tuple[tuple[str, Parameter], ...]
+    terms: tuple[Callable[..., Any], ...]
+    take_data: tuple[bool, ...]
+
+    @cached_property
+    def layout(self) -> Layout:
+        """The place of each parameter on the vector."""
+        return Layout(tuple(Slot(name, item.shape, item.free_shape()) for name, item in self.parameters))
+
+
+@dataclass(frozen=True)
+class LogDensity:
+    """`(position[dim], data) -> scalar`: the sum of the terms and of log|J|.
+
+    Attributes:
+        formula: what to evaluate.
+    """
+
+    formula: Formula
+
+    def __call__(self, position: Any, data: Any) -> Any:
+        """Evaluate at one point."""
+        free = self.formula.layout.split(position)
+        values, total = {}, jnp.zeros((), position.dtype)
+        for name, parameter in self.formula.parameters:
+            values[name], log_det = parameter.constrain_with_log_det(free[name])
+            total = total + log_det
+        for term, takes_data in zip(self.formula.terms, self.formula.take_data, strict=True):
+            part = term(dict(values), data) if takes_data else term(dict(values))
+            total = total + jnp.asarray(part, position.dtype)
+        return total
+
+
+@dataclass(frozen=True)
+class Constrain:
+    """`(position[dim], data) -> {name: value}` on the supports.
+
+    Attributes:
+        formula: what to evaluate.
+    """
+
+    formula: Formula
+
+    def __call__(self, position: Any, data: Any) -> dict[str, Any]:
+        """Evaluate at one point."""
+        free = self.formula.layout.split(position)
+        return {name: parameter.constrain(free[name]) for name, parameter in self.formula.parameters}
+
+
+@dataclass(frozen=True)
+class Unconstrain:
+    """`({name: value}, data) -> position[dim]`: the inverse of `Constrain`.
+
+    Attributes:
+        formula: what to evaluate.
+    """
+
+    formula: Formula
+
+    def __call__(self, values: Mapping[str, Any], data: Any) -> Any:
+        """Evaluate at one point."""
+        free = {name: parameter.unconstrain(values[name]) for name, parameter in self.formula.parameters}
+        return self.formula.layout.join(free)
+
+
+def hashable(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The function itself when it hashes, else a stand-in that compares by identity.
+
+    Args:
+        function: any callable.
+
+    Returns:
+        A callable that hashes.
+    """
+    try:
+        hash(function)
+    except TypeError:
+        return ByIdentity(function)
+    return function if isinstance(function, Hashable) else ByIdentity(function)
+
+
+def accepts(function: Callable[..., Any], count: int) -> bool | None:
+    """Whether a callable takes so many positional arguments.
+
+    Args:
+        function: any callable.
+        count: of positional arguments.
+
+    Returns:
+        None when Python cannot tell (some built-in functions).
+    """
+    try:
+        signature = inspect.signature(function)
+    except (TypeError, ValueError):
+        return None
+    try:
+        signature.bind(*range(count))
+    except TypeError:
+        return False
+    return True
+
+
+def check_term(name: str, function: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
+    """Refuse a function that fails, or that returns no real scalar, by tracing it without computing.
+
+    Args:
+        name: the argument of `Model` that the function came by.
+        function: the user's.
+        arguments: shapes and types of what it is called with: params, and data.
+
+    Raises:
+        ValueError: names the function and the shapes it was called with.
+    """
+    called = (
+        f"{name}({', '.join(('params', 'rows' if name == 'log_likelihood' else 'data')[: len(arguments)])})"
+    )
+    shapes = " and ".join(
+        f"{word} {_shapes(argument)}" for word, argument in zip(("params", "data"), arguments, strict=False)
+    )
+    try:
+        result = jax.eval_shape(function, *arguments)
+    except Exception as error:
+        lines = str(error).strip().splitlines()
+        raise ValueError(
+            f"{called} failed when it was traced with {shapes}: {type(error).__name__}: "
+            f"{lines[0] if lines else 'no message'}. It must work on one point, with the shapes above, and "
+            "use jax.numpy (no numpy, float(...), or if on values) for what depends on the parameters."
+        ) from error
+    if result is None:
+        raise ValueError(
+            f"{called} returned None, but a scalar was expected. Does it lack its return statement?"
+        )
+    leaves = jax.tree.leaves(result)
+    if len(leaves) != 1 or leaves[0] is not result:
+        raise ValueError(
+            f"{called} returned a {type(result).__name__} of {len(leaves)} arrays, but one scalar was "
+            "expected: the sum of all log density terms, with jnp.sum(...)."
+        )
+    if result.shape != ():
+        raise ValueError(
+            f"{called} returned an array of shape {result.shape} when it was called with {shapes}, but a "
+            "scalar was expected. Sum the terms with jnp.sum(...); the sampler calls the function for one "
+            "point at a time."
+        )
+    if not jnp.issubdtype(result.dtype, jnp.floating):
+        raise ValueError(
+            f"{called} returned type {result.dtype}, but a floating-point scalar was expected, since the "
+            "sampler takes its gradient. Does it return a count, a comparison, or a complex number?"
+        )
+
+
+def structs(parameters: tuple[tuple[str, Parameter], ...], dtype: Any) -> dict[str, jax.ShapeDtypeStruct]:
+    """Shapes and types of the values that the user's functions will see.
+
+    Args:
+        parameters: name and parameter.
+        dtype: of the values.
+
+    Returns:
+        Name to shape and type.
+    """
+    return {name: jax.ShapeDtypeStruct(item.shape, np.dtype(dtype)) for name, item in parameters}
+
+
+def _shapes(tree: Any) -> str:
+    return str(jax.tree.map(lambda leaf: f"{leaf.dtype.name}{list(leaf.shape)}", tree)).replace("'", "")

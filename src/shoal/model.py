@@ -1,0 +1,305 @@
+"""What a user writes down: parameters on their supports, a log density, data; checked here, at the door."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Self
+
+import equinox as eqx
+import jax
+import numpy as np
+
+from shoal import datasets
+from shoal.axes import check_axes
+from shoal.contract import read_params, read_terms
+from shoal.formula import Constrain, Formula, LogDensity, Unconstrain, check_term, hashable, structs
+from shoal.layout import Layout
+from shoal.parameters import Parameter
+from shoal.target import Target
+from shoal.values import check_support, read_values
+
+
+@dataclass(frozen=True)
+class Compiled:
+    """What sampling needs of a model, compared by value; it holds no data.
+
+    Attributes:
+        layout: parameters on the unconstrained vector.
+        log_density: `(position[dim], data) -> scalar`.
+        constrain: `(position[dim], data) -> {name: value}`.
+        unconstrain: `({name: value}, data) -> position[dim]`.
+        deterministic: name and shape of what `constrain` gives beside the parameters.
+        fixed_data: why the data cannot be swapped, in words; empty when they can.
+    """
+
+    layout: Layout
+    log_density: Callable[..., Any]
+    constrain: Callable[..., Any]
+    unconstrain: Callable[..., Any]
+    deterministic: tuple[tuple[str, tuple[int, ...]], ...] = ()
+    fixed_data: str = ""
+
+
+class Model:
+    """A posterior: parameters, log density, data.
+
+    The log density is given either in two parts, `log_prior(params)` and `log_likelihood(params, rows)` with
+    data whose leaves share their leading axis, or whole, as `log_density(params)` or `log_density(params, data)`.
+    Each is written for one point with `jax.numpy`; `params` maps names to values on their supports. The Jacobian
+    of the supports is added by Shoal.
+
+    Attributes:
+        name: for display and records.
+        dims: names of the axes of parameters and deterministic quantities.
+        coords: labels along the named axes.
+        data: the pytree of numpy arrays in the precision given, or None.
+    """
+
+    name: str
+    dims: dict[str, tuple[str, ...]]
+    coords: dict[str, Any]
+    data: Any
+
+    def __init__(
+        self,
+        *,
+        params: Mapping[str, Parameter],
+        log_prior: Callable[..., Any] | None = None,
+        log_likelihood: Callable[..., Any] | None = None,
+        log_density: Callable[..., Any] | None = None,
+        data: Any = None,
+        dims: Mapping[str, Sequence[str]] | None = None,
+        coords: Mapping[str, Any] | None = None,
+        name: str | None = None,
+    ) -> None:
+        """Check everything that can be checked without computing.
+
+        Args:
+            params: name to `shoal.positive()`, `shoal.real(30)` and the like, in the order of the vector.
+            log_prior: `(params) -> scalar`.
+            log_likelihood: `(params, rows) -> scalar`, the sum over the rows given.
+            log_density: `(params) -> scalar` or `(params, data) -> scalar`, instead of the two above.
+            data: a pytree of arrays (a list of numbers is one array).
+            dims: parameter to the names of its axes.
+            coords: name of an axis to its labels.
+            name: of the model.
+
+        Raises:
+            ValueError: something does not fit; the message names the argument or the parameter.
+        """
+        parameters = read_params(params)
+        data = datasets.read(data)
+        terms = read_terms(log_prior, log_likelihood, log_density, data is not None)
+        if log_likelihood is not None:
+            datasets.check_rows(data)
+        datasets.check_finite(data)
+        seen = structs(parameters, np.float32), datasets.structs(data, np.float32)
+        for label, function, takes_data in terms:
+            check_term(label, function, seen[: 1 + takes_data])
+        formula = Formula(
+            parameters,
+            tuple(hashable(function) for _, function, _ in terms),
+            tuple(takes_data for *_, takes_data in terms),
+        )
+        compiled = Compiled(formula.layout, LogDensity(formula), Constrain(formula), Unconstrain(formula))
+        main = log_density if log_density is not None else log_likelihood
+        self._fill(compiled, data, dims, coords, name or getattr(main, "__name__", "model"))
+
+    @classmethod
+    def from_parts(
+        cls,
+        compiled: Compiled,
+        data: Any,
+        *,
+        dims: Mapping[str, Sequence[str]] | None = None,
+        coords: Mapping[str, Any] | None = None,
+        name: str = "model",
+    ) -> Self:
+        """A model whose log density on R^dim exists already: what bridges to other libraries return.
+
+        Args:
+            compiled: the functions, which read the data in the form of `data`.
+            data: as from `shoal.datasets.read`.
+            dims: as for `Model`.
+            coords: as for `Model`.
+            name: as for `Model`.
+
+        Returns:
+            The model.
+
+        Raises:
+            ValueError: dims or coords do not fit.
+        """
+        model = object.__new__(cls)
+        model._fill(compiled, data, dims, coords, name)
+        return model
+
+    def _fill(self, compiled: Compiled, data: Any, dims: Any, coords: Any, name: str) -> None:
+        shapes = {slot.name: slot.shape for slot in compiled.layout.slots} | dict(compiled.deterministic)
+        self.dims, self.coords = check_axes(shapes, dims, coords)
+        self.name, self.data = name, data
+        self._compiled, self._shapes = compiled, shapes
+        self._targets: dict[np.dtype, Target] = {}
+
+    @property
+    def dim(self) -> int:
+        """Number of unconstrained coordinates."""
+        return self._compiled.layout.dim
+
+    @property
+    def parameter_names(self) -> tuple[str, ...]:
+        """The parameters, in the order of the vector; whatever else `constrain` gives is deterministic."""
+        return self._compiled.layout.names
+
+    @property
+    def deterministic_names(self) -> tuple[str, ...]:
+        """What `constrain` gives beside the parameters."""
+        return tuple(name for name, _ in self._compiled.deterministic)
+
+    @property
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """Shape of every quantity that `constrain` gives."""
+        return dict(self._shapes)
+
+    @property
+    def coordinates(self) -> tuple[str, ...]:
+        """A name for every unconstrained coordinate, by its index in unconstrained space."""
+        return self._compiled.layout.coordinates()
+
+    def target(self, dtype: Any = np.float32) -> Target:
+        """The log density on R^dim with its data on the device.
+
+        Args:
+            dtype: float32, or float64 inside `jax.enable_x64(True)`.
+
+        Returns:
+            The same object for the same precision. Targets of equal models compare equal but for their data.
+
+        Raises:
+            ValueError: another precision, or data too large for float32.
+        """
+        dtype = np.dtype(dtype)
+        if dtype.name not in ("float32", "float64"):
+            raise ValueError(
+                f"target(dtype={dtype.name!r}) was asked for, but log densities are evaluated in float32 or "
+                "float64."
+            )
+        if dtype == np.float64 and jax.dtypes.canonicalize_dtype(np.float64) != np.float64:
+            raise ValueError(
+                "target(float64) was asked for while JAX is in single precision. Call it and all that uses "
+                "it "
+                'inside `with jax.enable_x64(True):`; shoal.sample(..., precision="float64") does so by itself.'
+            )
+        if dtype not in self._targets:
+            functions = self._compiled.log_density, self._compiled.constrain
+            self._targets[dtype] = Target(*functions, datasets.cast(self.data, dtype), self.dim)
+        return self._targets[dtype]
+
+    def constrain(self, position: Any) -> dict[str, np.ndarray]:
+        """Every quantity of the model, on the user's supports.
+
+        Args:
+            position: `[..., dim]`; float64 is evaluated in double.
+
+        Returns:
+            Name to `[..., *shape]`, parameters first, then deterministic quantities.
+
+        Raises:
+            ValueError: the last axis is not of length `dim`.
+        """
+        position = np.asarray(position)
+        dtype = np.dtype(np.float64 if position.dtype == np.float64 else np.float32)
+        if position.ndim == 0 or position.shape[-1] != self.dim:
+            raise ValueError(
+                f"constrain was given positions of shape {position.shape}, but the last axis must hold the "
+                f"{self.dim} unconstrained coordinates of the model: {self._listed(self.coordinates)}."
+            )
+        with jax.enable_x64(dtype == np.float64):
+            flat = position.reshape(-1, self.dim).astype(dtype)
+            values = _constrained(self.target(dtype), flat)
+            return {
+                name: np.asarray(values[name]).reshape(position.shape[:-1] + shape)
+                for name, shape in self._shapes.items()
+            }
+
+    def unconstrain(self, values: Mapping[str, Any]) -> np.ndarray:
+        """The positions of given parameter values.
+
+        Args:
+            values: every parameter's name to `[..., *shape]` on its support, with the same leading axes.
+
+        Returns:
+            `[..., dim]` in float64.
+
+        Raises:
+            ValueError: a name is missing or unknown, a shape is wrong, or a value is outside its support.
+        """
+        arrays, batch = read_values(values, self._compiled.layout)
+        flat = {
+            name: array.reshape(-1, *self._shapes[name]).astype(np.float64) for name, array in arrays.items()
+        }
+        with jax.enable_x64(True):
+            target = self.target(np.float64)
+            position = np.asarray(_unconstrained(self._compiled.unconstrain, flat, target.data))
+            back = _constrained(target, position)
+        check_support(self._compiled.layout, flat, position, back)
+        return position.reshape(*batch, self.dim)
+
+    def with_data(self, data: Any = None, /, **leaves: Any) -> "Model":
+        """The same model of other data: same program, nothing compiles again.
+
+        Args:
+            data: the whole pytree, or None.
+            **leaves: only some entries, where data are a mapping.
+
+        Returns:
+            A new model.
+
+        Raises:
+            ValueError: structure, shape or type differ, or the data are not finite.
+        """
+        if self._compiled.fixed_data or self.data is None:
+            reason = self._compiled.fixed_data or "it was built without data="
+            raise ValueError(
+                f"with_data cannot change the data of this model: {reason}. Build a new model instead."
+            )
+        if (data is None) == (not leaves):
+            raise ValueError(
+                "with_data takes either the whole data, with_data(data), or entries of it by name, "
+                f"with_data(y=...), but it was given {'both' if leaves else 'neither'}."
+            )
+        if leaves:
+            known = list(self.data) if isinstance(self.data, Mapping) else []
+            unknown = [name for name in leaves if name not in known]
+            if unknown:
+                raise ValueError(
+                    f"with_data was given {', '.join(unknown)}, but the data of this model have the entries "
+                    f"{', '.join(map(str, known)) or 'none by name'}. Use these names, or give the whole "
+                    "data as with_data(data)."
+                )
+            data = dict(self.data) | leaves
+        data = datasets.conform(self.data, datasets.read(data))
+        datasets.check_finite(data)
+        return Model.from_parts(self._compiled, data, dims=self.dims, coords=self.coords, name=self.name)
+
+    @staticmethod
+    def _listed(names: Sequence[str]) -> str:
+        return ", ".join(names) if len(names) <= 6 else f"{', '.join(names[:3])}, ..., {names[-1]}"
+
+    def __repr__(self) -> str:
+        parts = [f"{name}{list(self._shapes[name]) if self._shapes[name] else ''}" for name in self._shapes]
+        count = len(self.parameter_names)
+        described = ", ".join(parts[:count]) + (f"; also {', '.join(parts[count:])}" if parts[count:] else "")
+        leaves = ", ".join(f"{key} {leaf.shape}" for key, leaf in datasets.named_leaves(self.data))
+        return (
+            f"<shoal.Model {self.name}: {self.dim} dimensions: {described}{'; ' + leaves if leaves else ''}>"
+        )
+
+
+@eqx.filter_jit
+def _constrained(target: Target, position: Any) -> dict[str, Any]:
+    return target.constrained(position)
+
+
+@eqx.filter_jit
+def _unconstrained(unconstrain: Callable[..., Any], values: Any, data: Any) -> Any:
+    return jax.vmap(unconstrain, in_axes=(0, None))(values, data)

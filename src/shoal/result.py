@@ -1,0 +1,176 @@
+"""What a run gives back: draws, what they say, and whether to believe it."""
+
+import dataclasses
+import functools
+import os
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from shoal import diagnostics
+from shoal.findings import Finding, judge
+from shoal.labels import labels
+
+if TYPE_CHECKING:
+    import pandas
+    import xarray
+
+
+class Timing(NamedTuple):
+    """Seconds that a run took."""
+
+    compile: float = float("nan")
+    warmup: float = float("nan")
+    sampling: float = float("nan")
+
+
+class Gradients(NamedTuple):
+    """Evaluations of the gradient, all chains together."""
+
+    warmup: int = 0
+    sampling: int = 0
+
+
+@dataclasses.dataclass(repr=False)
+class Result:
+    """The draws of a run and what is known about them.
+
+    Attributes:
+        draws: by variable, `[chain, draw, *shape]`, on the user's supports; from disk on access where the run
+            was written to disk.
+        sample_stats: `acceptance_rate`, `diverging`, `energy_error`, `n_steps`, `step_size`, `lp`, each
+            `[chain, draw]`.
+        superchain: which superchain each chain belongs to: chains of one superchain began at one point.
+        parameters: the variables that are parameters; the others are computed from them.
+        dims: the names of axes, by variable.
+        coords: the names along an axis, by axis.
+        timing: seconds.
+        gradients: evaluations.
+        tuning: what the kernel was tuned to, by path.
+        settings: what was asked for.
+        versions: versions of the packages and the names of the devices.
+        interrupted: whether the run ended before its number of draws.
+        notes: findings made while sampling.
+        judged: all findings, where they have been made before; None to make them from the draws when asked.
+    """
+
+    draws: Mapping[str, np.ndarray]
+    sample_stats: Mapping[str, np.ndarray]
+    superchain: np.ndarray
+    parameters: tuple[str, ...] = ()
+    dims: Mapping[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
+    coords: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    timing: Timing = Timing()
+    gradients: Gradients = Gradients()
+    tuning: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
+    settings: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    versions: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    interrupted: bool = False
+    notes: tuple[Finding, ...] = ()
+    judged: tuple[Finding, ...] | None = None
+
+    @property
+    def num_chains(self) -> int:
+        """Chains."""
+        return len(self.superchain)
+
+    @functools.cached_property
+    def num_draws(self) -> int:
+        """Draws of each chain."""
+        for group in (self.sample_stats, self.draws):
+            for name in group:
+                return int(group[name].shape[1])
+        return 0
+
+    @functools.cached_property
+    def findings(self) -> tuple[Finding, ...]:
+        """What is wrong, or worth knowing; made when first asked for, from all draws."""
+        if self.judged is not None:
+            return self.judged
+        made = judge(self.draws, self.sample_stats, self.superchain, self.dims, self.coords)
+        return (*self.notes, *made)
+
+    @property
+    def converged(self) -> bool:
+        """Whether no finding forbids to use the draws: see `shoal.findings.judge` for the rules."""
+        return not any(finding.blocking for finding in self.findings)
+
+    @functools.cached_property
+    def table(self) -> dict[str, dict[str, np.ndarray]]:
+        """By variable, the columns of the summary as arrays of the variable's shape."""
+        return {name: diagnostics.summarise(self.draws[name]) for name in self.draws}
+
+    def summary(self, var_names: Sequence[str] | str | None = None) -> "pandas.DataFrame":
+        """Mean, standard deviation, their error, and diagnostics, one row for every number.
+
+        Args:
+            var_names: the variables to show; all when None.
+
+        Returns:
+            Rows like `lamb[3]`, columns `mean sd mcse_mean ess_bulk ess_tail r_hat`.
+
+        Raises:
+            ValueError: a name is not among the variables.
+        """
+        from shoal.summary import summary
+
+        return summary(self, var_names)
+
+    def to_datatree(self) -> "xarray.DataTree":
+        """The run as ArviZ knows it: groups `posterior` and `sample_stats`, `superchain` a coordinate of `chain`."""
+        from shoal.datatree import datatree
+
+        return datatree(self)
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the result to a new directory; `shoal.load` reads it back.
+
+        Args:
+            path: a directory that is empty or does not exist.
+        """
+        from shoal.store import save
+
+        save(self, path)
+
+    def labels(self, name: str) -> list[str]:
+        """One label for every number of a variable, in C order.
+
+        Args:
+            name: the variable.
+
+        Returns:
+            Labels like `lamb[3]` or `beta[Texture]`.
+        """
+        return labels(name, self.draws[name].shape[2:], self.dims, self.coords)
+
+    @property
+    def worst_ess(self) -> float:
+        """The smallest bulk effective sample size over all parameters; NaN where there is none."""
+        names = [name for name in (self.parameters or self.draws) if name in self.table]
+        values = np.concatenate([self.table[name]["ess_bulk"].ravel() for name in names] or [np.empty(0)])
+        return float(np.nanmin(values)) if np.isfinite(values).any() else float("nan")
+
+    @property
+    def ess_per_second(self) -> float:
+        """The worst parameter's bulk effective draws per second of warmup and sampling; compilation left out."""
+        return _rate(self.worst_ess, self.timing.warmup + self.timing.sampling)
+
+    @property
+    def ess_per_second_sampling(self) -> float:
+        """The worst parameter's bulk effective draws per second of sampling; warmup and compilation left out."""
+        return _rate(self.worst_ess, self.timing.sampling)
+
+    def __repr__(self) -> str:
+        from shoal.summary import text
+
+        return text(self)
+
+    def _repr_html_(self) -> str:
+        from shoal.summary import html
+
+        return html(self)
+
+
+def _rate(amount: float, seconds: float) -> float:
+    return amount / seconds if seconds > 0 else float("nan")

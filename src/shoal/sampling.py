@@ -1,0 +1,334 @@
+"""The front door: one call that starts the chains, tunes them, samples, and says whether to trust the draws."""
+
+import contextlib
+import os
+import platform
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import equinox as eqx
+import jax
+import numpy as np
+from jaxtyping import Int
+
+import shoal
+from shoal.adaptation import Fixed
+from shoal.mesh import Placement
+from shoal.model import Model
+from shoal.progress import ChunkReport, progress
+from shoal.randomness import root_key
+from shoal.recipes import Sampler, named, tuning_from_arrays, tuning_to_arrays
+from shoal.result import Gradients, Result, Timing
+from shoal.run import Program, Run, begin, compile_phase, drive, enter, frozen, keep_draws, keep_nothing, report
+from shoal.starts import Starts, default_superchains, dispersed, given
+from shoal.statistics import Health, Moments
+from shoal.draws import Header, MemoryDraws
+from shoal.zarr_draws import ZarrDraws, check_new
+from shoal.target import Target
+
+DTYPES = {"float32": np.float32, "float64": np.float64}
+# The most that the device keeps of the draws before they go to the host. It does not depend on the number of
+# samples, so runs of any length are one compiled program.
+KEPT_BYTES, MOST_KEPT = 64 * 2**20, 500
+# Warmup keeps no draws, so a chunk of it may have any length.
+ANY = 2**30
+
+
+def sample(
+    model: Model,
+    *,
+    num_chains: int = 128,
+    num_warmup: int | None = None,
+    num_samples: int = 500,
+    sampler: str | Sampler = "chees",
+    seed: int = 0,
+    out: str | os.PathLike[str] | None = None,
+    progress_bar: bool = True,
+    initial_positions: Any = None,
+    tuning: Mapping[str, np.ndarray] | None = None,
+    precision: str = "float32",
+    num_superchains: int | None = None,
+    tile: int | None = None,
+) -> Result:
+    """Sample a model with many chains that tune themselves together.
+
+    Ctrl-C in sampling keeps and returns the draws so far; the result's `interrupted` says so.
+
+    Args:
+        model: what to sample: `shoal.Model(...)` or `shoal.from_numpyro(...)`.
+        num_chains: chains, run side by side on all local devices.
+        num_warmup: draws of every chain in which the sampler is tuned, not kept. 500 by default; with
+            `tuning` 0, and what is asked for is run with that tuning.
+        num_samples: draws of every chain that are kept.
+        sampler: "chees" tunes itself; `shoal.HMC(step_size=..., num_steps=...)` is set by hand.
+        seed: every draw depends on the seed, the number of the draw and the number of the chain alone.
+        out: a new directory to write the draws to while sampling (Zarr), read lazily by the result.
+        progress_bar: show progress.
+        initial_positions: `{parameter: [chains, *shape]}` on the supports, or unconstrained `[chains, dim]`;
+            chains with equal starts make up a superchain. By default superchains start at points drawn
+            uniformly on (-2, 2) in the unconstrained coordinates.
+        tuning: the `tuning` of another result with the same sampler; skips warmup.
+        precision: "float32" or "float64".
+        num_superchains: starting points; the chains are divided among them.
+        tile: chains that are evaluated at once; draws depend on it to the last bit. A constant of the
+            backend by default.
+
+    Returns:
+        The draws, how they were made, and whether they can be trusted.
+
+    Raises:
+        ValueError: an argument is out of its range, or the model cannot be sampled; the message says which,
+            what was expected, and what to do.
+    """
+    request = _checked(model, num_chains, num_warmup, num_samples, sampler, tuning, precision)
+    _check_seed(seed)
+    _check_superchains(num_superchains, num_chains, initial_positions)
+    if tile is not None:
+        _check_count("tile", tile, 1)
+    if out is not None:
+        check_new(out)
+    with _precision(request.dtype), progress(progress_bar) as show:
+        placement = Placement.of(num_chains, tile)
+        target = model.target(request.dtype)
+        root = root_key(seed)
+        if initial_positions is None:
+            groups = default_superchains(num_chains) if num_superchains is None else num_superchains
+            starts = dispersed(model, target, root, num_chains, groups, request.dtype)
+        else:
+            starts = given(model, target, initial_positions, num_chains, request.dtype)
+        session = _Session(request, model, target, placement, starts, show)
+        return session.sample(root, seed, out)
+
+
+@dataclass(frozen=True)
+class _Request:
+    """What was asked for, checked."""
+
+    sampler: Sampler
+    num_chains: int
+    num_warmup: int
+    num_samples: int
+    tuning: Mapping[str, np.ndarray] | None
+    precision: str
+
+    @property
+    def dtype(self) -> type:
+        return DTYPES[self.precision]
+
+
+@dataclass
+class _Session:
+    """One call of `sample`: two phases of the same loop, and what is told on the way."""
+
+    request: _Request
+    model: Model
+    target: Target
+    placement: Placement
+    starts: Starts
+    show: Callable[[ChunkReport], None]
+
+    def sample(self, root: Any, seed: int, out: Any) -> Result:
+        request = self.request
+        compiled = time.perf_counter()
+        run, sampling, capacity, warm = self.start(root)
+        compiled = time.perf_counter() - compiled
+        run, warmup_seconds, warmup_gradients = self.warm_up(warm, run)
+        run = enter(sampling, run, self.placement, request.num_samples)
+        compiled += compile_phase(sampling, run, self.placement, capacity)
+        header = self.header(seed)
+        length = request.num_samples
+        draws = MemoryDraws(length, header) if out is None else ZarrDraws(out, length, header)
+        seconds, gradients, interrupted = self.draw(sampling, run, capacity, draws)
+        result = Result(
+            draws=draws.draws,
+            sample_stats=draws.sample_stats,
+            **vars(header),
+            timing=Timing(compiled, warmup_seconds, seconds),
+            gradients=Gradients(warmup_gradients, gradients),
+            tuning=tuning_to_arrays(run.tuning),
+            interrupted=interrupted,
+            notes=self.starts.findings,
+        )
+        draws.finish(result)
+        return result
+
+    def start(self, root: Any) -> tuple[Run, Program, int, Program]:
+        """The run at its start, and its two programs; compiles the warmup."""
+        request, sampler = self.request, self.request.sampler
+        kernel = sampler.kernel()
+        first = sampler.tuning(self.model.dim, request.dtype)
+        if request.tuning is not None:
+            first = tuning_from_arrays(request.tuning, first)
+        adaptation = Fixed() if request.tuning is not None else sampler.adaptation()
+        warm = Program(self.target, kernel, adaptation, {"health": Health()}, keep_nothing)
+        folds = {"health": Health(), "moments": Moments()}
+        sampling = Program(self.target, kernel, Fixed(), folds, keep_draws)
+        run = begin(warm, self.placement, root, self.starts.position, first)
+        run = enter(warm, run, self.placement, request.num_warmup)
+        if request.num_warmup:
+            compile_phase(warm, run, self.placement, ANY)
+        return run, sampling, self.capacity(sampling, run), warm
+
+    def capacity(self, sampling: Program, run: Run) -> int:
+        """Draws that the device keeps before they go to the host."""
+        tile = eqx.filter_eval_shape(self.target.constrained, run.ensemble.position)
+        per_draw = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(tile))
+        return max(1, min(MOST_KEPT, KEPT_BYTES // max(per_draw, 1)))
+
+    def warm_up(self, warm: Program, run: Run) -> tuple[Run, float, int]:
+        seconds, gradients, length = 0.0, 0, self.request.num_warmup
+        for chunk in drive(warm, run, self.placement, length, ANY):
+            run = chunk.run
+            seconds += chunk.seconds
+            gradients = self.tell("warmup", warm, chunk.run, chunk.done, length, seconds)
+        return eqx.tree_at(lambda r: r.tuning, run, frozen(warm, run)), seconds, gradients
+
+    def draw(self, sampling: Program, run: Run, capacity: int, draws: Any) -> tuple[float, int, bool]:
+        seconds, gradients, length = 0.0, 0, self.request.num_samples
+        done = 0
+        try:
+            for chunk in drive(sampling, run, self.placement, length, capacity):
+                values, stats = self.on_host(chunk.kept, chunk.draws, run)
+                draws.append(values, stats)
+                done = chunk.done
+                seconds += chunk.seconds
+                gradients = self.tell("sampling", sampling, chunk.run, done, length, seconds)
+        except KeyboardInterrupt:
+            if not done:
+                raise
+            return seconds, gradients, True
+        return seconds, gradients, False
+
+    def on_host(self, kept: Any, draws: int, run: Run) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+        """What was kept, `[chain, draw, *shape]`, without the chains that fill up a tile."""
+        rows = slice(None, draws)
+        chains = slice(None, self.request.num_chains)
+        arrays = jax.tree.map(lambda leaf: np.asarray(leaf)[rows, chains].swapaxes(0, 1), kept)
+        values, stats = arrays["values"], arrays["stats"]
+        stats["step_size"] = np.full_like(stats["lp"], np.asarray(run.tuning.step_size))
+        return values, stats
+
+    def tell(self, phase: str, program: Program, run: Run, done: int, total: int, seconds: float) -> int:
+        """Show how far it is; returns the gradients of the phase so far."""
+        said = report(program, run, self.placement, self.starts.superchain)
+        health, moments = said["health"], said.get("moments")
+        r_hat = None if moments is None or done < 2 else float(np.nanmax(moments["r_hat_nested"], initial=0.0))
+        self.show(
+            ChunkReport(
+                phase=phase,
+                done=done,
+                total=total,
+                num_chains=self.request.num_chains,
+                acceptance=float(health["acceptance"]),
+                divergences=int(health["divergences"]),
+                gradients=int(health["gradients"]),
+                seconds=seconds,
+                r_hat=r_hat,
+            )
+        )
+        return int(health["gradients"])
+
+    def header(self, seed: int) -> Header:
+        return Header(
+            superchain=self.starts.superchain,
+            parameters=tuple(self.model.parameter_names),
+            dims=self.model.dims,
+            coords=self.model.coords,
+            settings=self.settings(seed),
+            versions=versions(),
+        )
+
+    def settings(self, seed: int) -> dict[str, Any]:
+        request = self.request
+        return {
+            "model": self.model.name,
+            "dim": self.model.dim,
+            "sampler": request.sampler.name,
+            **{f"sampler.{name}": value for name, value in request.sampler.settings().items()},
+            "num_chains": request.num_chains,
+            "num_superchains": int(self.starts.superchain.max()) + 1,
+            "num_warmup": request.num_warmup,
+            "num_samples": request.num_samples,
+            "seed": seed,
+            "precision": request.precision,
+            "tile": self.placement.tile,
+            "tuning_given": request.tuning is not None,
+        }
+
+
+def versions() -> dict[str, str]:
+    """What a run was made with."""
+    devices = jax.local_devices()
+    return {
+        "shoal": shoal.__version__,
+        "jax": jax.__version__,
+        "numpy": np.__version__,
+        "python": platform.python_version(),
+        "backend": devices[0].platform,
+        "devices": f"{len(devices)} x {devices[0].device_kind}",
+    }
+
+
+@contextlib.contextmanager
+def _precision(dtype: type) -> Iterator[None]:
+    """64-bit numbers while sampling in double, whatever the process uses elsewhere."""
+    with jax.enable_x64(dtype is np.float64):
+        yield
+
+
+def _checked(
+    model: Model,
+    num_chains: int,
+    num_warmup: int | None,
+    num_samples: int,
+    sampler: str | Sampler,
+    tuning: Mapping[str, np.ndarray] | None,
+    precision: str,
+) -> _Request:
+    if not isinstance(model, Model):
+        raise ValueError(
+            f"model: got {type(model).__name__}, expected a shoal.Model. Wrap a NumPyro model by "
+            "shoal.from_numpyro(model, *args), a log density by shoal.Model(params=..., log_density=...)."
+        )
+    _check_count("num_chains", num_chains, 1)
+    _check_count("num_samples", num_samples, 1)
+    if num_warmup is None:
+        num_warmup = 500 if tuning is None else 0
+    _check_count("num_warmup", num_warmup, 0)
+    if precision not in DTYPES:
+        raise ValueError(f"precision={precision!r}: expected one of {', '.join(map(repr, DTYPES))}.")
+    recipe = sampler if isinstance(sampler, Sampler) else named(sampler)
+    if num_warmup == 0 and tuning is None and not isinstance(recipe.adaptation(), Fixed):
+        raise ValueError(
+            f"num_warmup=0: sampler {recipe.name!r} is tuned in warmup. Ask for some warmup (500 is usual), or "
+            "pass tuning=other.tuning of an earlier result."
+        )
+    return _Request(recipe, num_chains, num_warmup, num_samples, tuning, precision)
+
+
+def _check_count(name: str, value: Any, least: int) -> None:
+    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < least:
+        raise ValueError(f"{name}={value!r}: expected a whole number, at least {least}.")
+
+
+def _check_seed(seed: Any) -> None:
+    if isinstance(seed, bool) or not isinstance(seed, (int, np.integer)) or not 0 <= seed < 2**63:
+        raise ValueError(f"seed={seed!r}: expected a whole number from 0 to 2**63 - 1.")
+
+
+def _check_superchains(num_superchains: Int | None, num_chains: int, initial_positions: Any) -> None:
+    if num_superchains is None:
+        return
+    _check_count("num_superchains", num_superchains, 1)
+    if initial_positions is not None:
+        raise ValueError(
+            "num_superchains and initial_positions were both given: chains with equal starts make up a "
+            "superchain, so the positions alone say how many there are. Leave num_superchains out."
+        )
+    if num_superchains > num_chains:
+        raise ValueError(
+            f"num_superchains={num_superchains} is more than num_chains={num_chains}: every superchain needs "
+            "at least one chain."
+        )

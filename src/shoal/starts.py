@@ -1,0 +1,178 @@
+"""Where chains begin: dispersed points, one per superchain, at which the log density is finite.
+
+Chains that share a start disagree with those of other superchains until they have forgotten it: that is what
+nested R-hat measures (Margossian et al., 2024, arXiv:2110.13017).
+"""
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
+
+from shoal.findings import Finding
+from shoal.model import Model
+from shoal.target import Target
+
+# Stan's and NumPyro's rule for starts: uniform on (-2, 2) in each unconstrained coordinate.
+RADIUS = 2.0
+ATTEMPTS = 100
+MOST_SUPERCHAINS = 64
+FEW_CHAINS = 16
+_STARTS = 0x5747  # sets the starts' key apart from the keys of draws, which count from 0
+
+
+class Starts(NamedTuple):
+    """Where chains begin.
+
+    Attributes:
+        position: unconstrained.
+        superchain: which chains began at the same point.
+        findings: what had to be done to get there.
+    """
+
+    position: Float[np.ndarray, "chains dim"]
+    superchain: Int[np.ndarray, " chains"]
+    findings: tuple[Finding, ...]
+
+
+def default_superchains(num_chains: int) -> int:
+    """About as many superchains as chains in each, a power of two, at most 64; below 16 chains, one each."""
+    if num_chains < FEW_CHAINS:
+        return num_chains
+    return min(MOST_SUPERCHAINS, 2 ** int(np.log2(np.sqrt(2 * num_chains))))
+
+
+def dispersed(
+    model: Model, target: Target, root: PRNGKeyArray, num_chains: int, num_superchains: int, dtype: type
+) -> Starts:
+    """Points uniform on (-2, 2)^dim, one per superchain.
+
+    Points where the log density or its gradient is not finite are drawn again, and a finding says how many.
+
+    Raises:
+        ValueError: some point was not finite in any attempt; the message names the parameter.
+    """
+    key = jax.random.fold_in(root, _STARTS)
+    points = np.empty((num_superchains, model.dim), dtype)
+    missing = np.arange(num_superchains)
+    redrawn = 0
+    for attempt in range(ATTEMPTS):
+        drawn = np.asarray(_uniform(jax.random.fold_in(key, attempt), num_superchains, model.dim, dtype))
+        points[missing] = drawn[missing]
+        finite = np.asarray(_is_finite(target, jnp.asarray(points)))
+        missing = np.flatnonzero(~finite)
+        if missing.size == 0:
+            break
+        redrawn += missing.size
+    else:
+        raise ValueError(_why_not_finite(model, target, points[missing[0]], missing.size, num_superchains))
+    superchain = np.arange(num_chains) * num_superchains // num_chains
+    return Starts(points[superchain], superchain, _redrawn(redrawn, num_superchains))
+
+
+def given(model: Model, target: Target, positions: Any, num_chains: int, dtype: type) -> Starts:
+    """The user's own starts; chains whose starts are equal make up a superchain.
+
+    Args:
+        model: what is sampled.
+        target: its log density.
+        positions: `{parameter: [chains, *shape]}` on the supports, or an unconstrained array `[chains, dim]`.
+        num_chains: the number of chains.
+        dtype: of the positions.
+
+    Raises:
+        ValueError: a wrong name or shape, a value off its support, or a start that is not finite.
+    """
+    if isinstance(positions, Mapping):
+        position = np.asarray(model.unconstrain(positions), dtype)
+    else:
+        position = np.asarray(positions, dtype)
+    expected = (num_chains, model.dim)
+    if position.shape != expected:
+        raise ValueError(
+            f"initial_positions: got an array of shape {position.shape}, expected one row per chain and one "
+            f"column per unconstrained coordinate, {expected}, or a mapping from each parameter to an array "
+            "with a leading axis of chains. num_chains must agree with it."
+        )
+    points, superchain = np.unique(position, axis=0, return_inverse=True)
+    points, superchain = _in_order(points, superchain.reshape(-1))
+    bad = np.flatnonzero(~np.asarray(_is_finite(target, jnp.asarray(points))))
+    if bad.size:
+        why = _why_not_finite(model, target, points[bad[0]], bad.size, len(points))
+        raise ValueError(f"initial_positions: chain {np.argmax(superchain == bad[0])}. {why}")
+    return Starts(position, superchain, ())
+
+
+def _in_order(points: np.ndarray, group: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Number the groups by their first chain."""
+    _, first = np.unique(group, return_index=True)
+    order = np.argsort(first)
+    rank = np.empty_like(order)
+    rank[order] = np.arange(len(order))
+    return points[order], rank[group]
+
+
+@eqx.filter_jit
+def _uniform(key: PRNGKeyArray, num: int, dim: int, dtype: type) -> Float[Array, "num dim"]:
+    return jax.random.uniform(key, (num, dim), dtype, -RADIUS, RADIUS)
+
+
+@eqx.filter_jit
+def _is_finite(target: Target, position: Float[Array, "points dim"]) -> Bool[Array, " points"]:
+    log_density, gradient = target(position)
+    return jnp.isfinite(log_density) & jnp.isfinite(gradient).all(-1)
+
+
+def _redrawn(count: int, num_superchains: int) -> tuple[Finding, ...]:
+    if count == 0:
+        return ()
+    words = (
+        f"{count} starting points, drawn uniformly on (-2, 2) in the unconstrained coordinates for "
+        f"{num_superchains} superchains, had a log density or gradient that was not finite and were drawn again."
+    )
+    remedy = "Harmless if the log density overflows far from the bulk. Otherwise pass initial_positions=."
+    return (Finding("starts redrawn", "starts", float(count), words, remedy, blocking=False),)
+
+
+def _why_not_finite(model: Model, target: Target, point: np.ndarray, bad: int, points: int) -> str:
+    """One paragraph: what is not finite, which parameter is to blame, and what to do."""
+    log_density, gradient = (np.asarray(part)[0] for part in _value(target, jnp.asarray(point[None])))
+    names = np.array([name.partition("[")[0] for name in model.coordinates])
+    what = f"the log density is {log_density}" if not np.isfinite(log_density) else "its gradient is not finite"
+    culprits = _culprits(target, point, names, gradient)
+    where = f"The cause is in {', '.join(culprits)}" if culprits else "No single parameter is the cause"
+    values = model.constrain(point)
+    shown = ", ".join(f"{name} = {_short(values[name])}" for name in (culprits or model.parameter_names)[:3])
+    return (
+        f"The log density cannot be sampled at {bad} of {points} starting points: {what}. {where} (there "
+        f"{shown}). Check the log density for log(0), 0/0, overflow, or a support narrower than the declared "
+        "one; or pass initial_positions= with points where it is finite."
+    )
+
+
+@eqx.filter_jit
+def _value(target: Target, position: Float[Array, "points dim"]) -> tuple[Array, Array]:
+    return target(position)
+
+
+def _culprits(target: Target, point: np.ndarray, names: np.ndarray, gradient: np.ndarray) -> list[str]:
+    """Parameters with a non-finite gradient, if not all have; else those whose change alone makes it finite."""
+    every = list(dict.fromkeys(names))
+    bad = [name for name in every if not np.isfinite(gradient[names == name]).all()]
+    if 0 < len(bad) < len(every) or len(every) == 1:
+        return bad or every
+    found = []
+    for name in every:
+        trials = np.repeat(point[None], 9, 0)
+        trials[:, names == name] = np.linspace(-RADIUS, RADIUS, 9, dtype=point.dtype)[:, None]
+        if np.asarray(_is_finite(target, jnp.asarray(trials))).any():
+            found.append(name)
+    return found
+
+
+def _short(value: Any) -> str:
+    return np.array2string(np.asarray(value), precision=3, threshold=4, edgeitems=2)

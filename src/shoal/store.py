@@ -1,0 +1,134 @@
+"""Saving a result to a Zarr store and loading it back."""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from shoal.draws import Header, MemoryDraws
+from shoal.findings import Finding
+from shoal.result import Gradients, Result, Timing
+from shoal.zarr_draws import FORMAT_VERSION, StoredDraws, ZarrDraws, check_new, zarr_package
+
+__all__ = ["Header", "MemoryDraws", "ZarrDraws", "check_new", "load", "save"]
+
+# Bytes of one variable in one chunk of a saved result: large enough to read fast, small enough to hold.
+CHUNK_BYTES = 32_000_000
+
+
+def save(result: Result, path: str | os.PathLike[str]) -> None:
+    """Write a result to a new directory.
+
+    Args:
+        result: what to write.
+        path: a directory that is empty or does not exist.
+
+    Raises:
+        ValueError: the place cannot be used; see `check_new`.
+    """
+    findings = result.findings  # judged before the directory exists: a failure leaves nothing behind
+    del findings
+    header = Header(
+        superchain=np.asarray(result.superchain),
+        parameters=tuple(result.parameters),
+        dims=result.dims,
+        coords=result.coords,
+        settings=result.settings,
+        versions=result.versions,
+    )
+    sink = ZarrDraws(path, result.num_draws, header)
+    values, stats = dict(result.draws.items()), dict(result.sample_stats.items())
+    widest = max((array[:, :1].nbytes for array in values.values()), default=1)
+    step = max(1, CHUNK_BYTES // max(1, widest))
+    for begin in range(0, result.num_draws, step):
+        part = slice(begin, begin + step)
+        sink.append(
+            {name: array[:, part] for name, array in values.items()},
+            {name: array[:, part] for name, array in stats.items()},
+        )
+    sink.finish(result)
+
+
+def load(path: str | os.PathLike[str]) -> Result:
+    """Read a result; draws are read from disk when they are asked for.
+
+    A run that did not finish (killed, or still going on) is cut to the draws that were committed; it has no
+    timing, and counts as interrupted.
+
+    Args:
+        path: the directory of a run.
+
+    Returns:
+        The result, with the findings that were made when it was written.
+
+    Raises:
+        ValueError: there is no run, or one of a newer format.
+    """
+    root = _open(Path(path).expanduser())
+    attributes: dict[str, Any] = root.attrs.asdict()
+    version = attributes.get("format_version", 0)
+    if version > FORMAT_VERSION:
+        raise ValueError(
+            f"The run in '{path}' has format {version}, and this version of Shoal reads formats up to "
+            f"{FORMAT_VERSION}: install a newer Shoal to load it."
+        )
+
+    def read(name: str, default: Any) -> Any:
+        return json.loads(attributes[name]) if name in attributes else default
+
+    posterior, stats = root["posterior"], root["sample_stats"]
+    count = int(attributes["draws_committed"])
+    coords = {
+        name: _ticks(array) for name, array in posterior.arrays() if _is_coordinate(name, array)
+    }
+    findings = read("findings", None)
+    return Result(
+        draws=StoredDraws(_variables(posterior), count),
+        sample_stats=StoredDraws(_variables(stats), count),
+        superchain=np.asarray(posterior["superchain"][...]),
+        parameters=tuple(read("parameters", ())),
+        dims={name: tuple(names) for name, names in read("dims", {}).items()},
+        coords=coords,
+        timing=Timing(**{k: float(v) for k, v in read("timing", Timing()._asdict()).items()}),
+        gradients=Gradients(**read("gradients", Gradients()._asdict())),
+        tuning={name: np.asarray(array[...]) for name, array in _arrays(root, "tuning").items()},
+        settings=read("settings", {}),
+        versions=read("versions", {}),
+        interrupted=bool(attributes.get("interrupted", True)),
+        notes=tuple(Finding.from_dict(note) for note in read("notes", [])),
+        judged=None if findings is None else tuple(Finding.from_dict(finding) for finding in findings),
+    )
+
+
+def _open(path: Path) -> Any:
+    zarr = zarr_package()
+    if not (path / "zarr.json").exists():
+        state = "does not exist" if not path.exists() else "does not hold a run"
+        raise ValueError(
+            f"'{path}' {state}: give the directory that was given as `out` to shoal.sample, or to `save`."
+        )
+    root = zarr.open_group(str(path), mode="r")
+    if "draws_committed" not in root.attrs or "posterior" not in root:
+        raise ValueError(
+            f"'{path}' is a Zarr store, but not one that Shoal wrote, or its first lines were never written: "
+            "there are no draws to load. xarray.open_datatree(path, engine='zarr') shows what is there."
+        )
+    return root
+
+
+def _arrays(root: Any, group: str) -> dict[str, Any]:
+    return dict(root[group].arrays()) if group in root else {}
+
+
+def _is_coordinate(name: str, array: Any) -> bool:
+    return array.metadata.dimension_names == (name,) and name not in ("chain", "draw")
+
+
+def _ticks(array: Any) -> list[Any]:
+    return np.asarray(array[...]).tolist()
+
+
+def _variables(group: Any) -> dict[str, Any]:
+    return {name: group[name] for name in group.attrs.get("variables", [])}

@@ -1,0 +1,150 @@
+"""A result to read: its table, and a few lines for a terminal or a notebook."""
+
+import html as escape
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from shoal.extras import require
+
+if TYPE_CHECKING:
+    from shoal.result import Result
+
+COLUMNS = ("mean", "sd", "mcse_mean", "ess_bulk", "ess_tail", "r_hat")
+
+
+def summary(result: "Result", var_names: Sequence[str] | str | None) -> Any:
+    """The summary as a pandas DataFrame; see `Result.summary`.
+
+    Args:
+        result: to summarise.
+        var_names: the variables to show; all when None.
+
+    Returns:
+        Rows like `lamb[3]`, columns as in `COLUMNS`.
+    """
+    pandas = require("pandas", "A summary table", extra="diagnostics")
+    wanted = [var_names] if isinstance(var_names, str) else list(result.draws if var_names is None else var_names)
+    unknown = [name for name in wanted if name not in result.draws]
+    if unknown:
+        raise ValueError(
+            f"The summary was asked for {', '.join(map(repr, unknown))}, and the variables of this result are "
+            f"{', '.join(map(repr, result.draws))}: give some of these as var_names."
+        )
+    rows = [label for name in wanted for label in result.labels(name)]
+    columns = {
+        column: np.concatenate([result.table[name][column].ravel() for name in wanted] or [np.empty(0)])
+        for column in COLUMNS
+    }
+    return pandas.DataFrame(columns, index=rows, columns=list(COLUMNS))
+
+
+def lines(result: "Result") -> list[tuple[str, str]]:
+    """What there is to say about a result, as pairs of a word and a text.
+
+    Args:
+        result: to describe.
+
+    Returns:
+        The first pair's word is empty: its text is the headline.
+    """
+    blocking = [finding for finding in result.findings if finding.blocking]
+    pairs = [("", _headline(result)), ("verdict", "not converged" if blocking else _converged(result))]
+    pairs += [("" if i else "findings", str(finding)) for i, finding in enumerate(result.findings)]
+    if not math.isnan(result.timing.sampling):
+        compile_, warmup, sampling = (seconds(value) for value in result.timing)
+        pairs.append(("time", f"compile {compile_}, warmup {warmup}, sampling {sampling}"))
+    if any(result.gradients):
+        warmup, sampling = result.gradients
+        pairs.append(("gradients", f"warmup {warmup:,}, sampling {sampling:,}"))
+    if not math.isnan(result.ess_per_second):
+        pairs.append(
+            (
+                "ESS/s",
+                f"{round_number(result.ess_per_second)} of warmup and sampling, "
+                f"{round_number(result.ess_per_second_sampling)} of sampling (worst parameter)",
+            )
+        )
+    return pairs
+
+
+def _headline(result: "Result") -> str:
+    what = [str(result.settings[key]) for key in ("model", "sampler", "precision") if result.settings.get(key)]
+    count = sum(math.prod(result.draws[name].shape[2:]) for name in result.draws)
+    size = (
+        f"{result.num_chains:,} chains × {result.num_draws:,} draws of {count:,} "
+        f"number{'s' if count != 1 else ''} in {len(result.draws)} variable{'s' if len(result.draws) != 1 else ''}"
+    )
+    ended = ", interrupted" if result.interrupted else ""
+    return f"{', '.join(what)}: {size}{ended}" if what else size + ended
+
+
+def _converged(result: "Result") -> str:
+    return f"converged, with at least {round_number(result.worst_ess)} effective draws of every parameter"
+
+
+def seconds(value: float) -> str:
+    """A time as one reads it: "0.31 s", "12 s", "3 min 20 s".
+
+    Args:
+        value: seconds.
+
+    Returns:
+        Words; "unknown" for NaN.
+    """
+    if math.isnan(value):
+        return "unknown"
+    if value < 100:
+        return f"{value:.2g} s" if value < 9.95 else f"{value:.0f} s"
+    minutes, rest = divmod(round(value), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s"
+
+
+def round_number(value: float) -> str:
+    """A number with as many digits as one reads: "1,234", "12.3", "0.0123".
+
+    Args:
+        value: the number.
+
+    Returns:
+        Words; "unknown" for NaN.
+    """
+    if math.isnan(value):
+        return "unknown"
+    if abs(value) >= 100:
+        return f"{value:,.0f}"
+    return f"{value:.3g}"
+
+
+def text(result: "Result") -> str:
+    """The lines of a result for a terminal.
+
+    Args:
+        result: to describe.
+
+    Returns:
+        Aligned lines.
+    """
+    pairs = lines(result)
+    return "\n".join([pairs[0][1], *(f"  {word:<9}  {words}" for word, words in pairs[1:])])
+
+
+def html(result: "Result") -> str:
+    """The lines of a result for a notebook.
+
+    Args:
+        result: to describe.
+
+    Returns:
+        A piece of HTML.
+    """
+    pairs = lines(result)
+    rows = "".join(
+        f"<tr><th style='text-align:left;vertical-align:top'>{escape.escape(word)}</th>"
+        f"<td style='text-align:left'>{escape.escape(words)}</td></tr>"
+        for word, words in pairs[1:]
+    )
+    return f"<div><strong>{escape.escape(pairs[0][1])}</strong><table>{rows}</table></div>"
