@@ -27,6 +27,7 @@ class Info(eqx.Module):
         acceptance_rate: probability of accepting the proposal; 1 where there is no correction.
         energy_error: change of the Hamiltonian along the trajectory; infinite where it was not finite.
         diverging: the energy error passed the threshold of a divergence.
+        step_size: of the integrator.
         num_steps: integrator steps taken.
         gradients: evaluations of the gradient paid for.
         proposal: where the trajectory ended, accepted or not.
@@ -36,6 +37,7 @@ class Info(eqx.Module):
     acceptance_rate: Float[Array, "*block chains"]
     energy_error: Float[Array, "*block chains"]
     diverging: Bool[Array, "*block chains"]
+    step_size: Float[Array, "*block chains"]
     num_steps: Int[Array, "*block chains"]
     gradients: Int[Array, "*block chains"]
     proposal: Float[Array, "*block chains dim"]

@@ -1,10 +1,8 @@
-"""What is wrong with a run, in words: findings, and the judge that makes them."""
+"""Findings: what is wrong with a run, or worth knowing, in words."""
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
-
-import numpy as np
 
 
 @dataclasses.dataclass(frozen=True)
@@ -12,7 +10,8 @@ class Finding:
     """Something that the reader of a result should know.
 
     Attributes:
-        kind: what sort of trouble, such as `"r_hat"`, `"ess"`, `"stuck"`.
+        kind: what sort of trouble: `too_few`, `non_finite`, `constant`, `r_hat`, `superchain`, `drift`,
+            `ess`, `stuck`, `log_density` or `divergences`, or a kind of whoever made it.
         where: the quantity or the chains that it is about, the worst one where there are many.
         number: the number that was looked at.
         words: one or two sentences that say what was seen.
@@ -54,12 +53,31 @@ class Finding:
         return f"{self.words} {self.remedy}".strip()
 
 
-def judge(
-    draws: Mapping[str, np.ndarray],
-    sample_stats: Mapping[str, np.ndarray],
-    superchain: np.ndarray,
-    dims: Mapping[str, Sequence[str]] | None = None,
-    coords: Mapping[str, Any] | None = None,
-) -> tuple[Finding, ...]:
-    """Stub."""
-    return ()
+def count(number: int, noun: str) -> str:
+    """A number of things: "1 draw", "1,200 draws".
+
+    Args:
+        number: how many.
+        noun: of what, one of them.
+
+    Returns:
+        Words.
+    """
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
+
+
+def name_chains(members: tuple[int, ...], shown: int = 6) -> str:
+    """Chains by number: "chain 3", "chains 3 and 17", "chains 0, 1, 2, 3, 4, 5 and 12 more".
+
+    Args:
+        members: numbers of chains, at least one.
+        shown: how many to name at most.
+
+    Returns:
+        Words.
+    """
+    if len(members) == 1:
+        return f"chain {members[0]}"
+    if len(members) <= shown:
+        return f"chains {', '.join(map(str, members[:-1]))} and {members[-1]}"
+    return f"chains {', '.join(map(str, members[:shown]))} and {len(members) - shown:,} more"

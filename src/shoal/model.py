@@ -29,6 +29,7 @@ class Compiled:
         unconstrain: `({name: value}, data) -> position[dim]`.
         deterministic: name and shape of what `constrain` gives beside the parameters.
         fixed_data: why the data cannot be swapped, in words; empty when they can.
+        allow_nonfinite: whether data may hold NaN and infinity (behind a mask).
     """
 
     layout: Layout
@@ -37,15 +38,16 @@ class Compiled:
     unconstrain: Callable[..., Any]
     deterministic: tuple[tuple[str, tuple[int, ...]], ...] = ()
     fixed_data: str = ""
+    allow_nonfinite: bool = False
 
 
 class Model:
     """A posterior: parameters, log density, data.
 
     The log density is given either in two parts, `log_prior(params)` and `log_likelihood(params, rows)` with
-    data whose leaves share their leading axis, or whole, as `log_density(params)` or `log_density(params, data)`.
-    Each is written for one point with `jax.numpy`; `params` maps names to values on their supports. The Jacobian
-    of the supports is added by Shoal.
+    data whose leaves share their leading axis, or whole, as `log_density(params)` or `log_density(params,
+    data)`. Each is written for one point with `jax.numpy`; `params` maps names to values on their supports.
+    The Jacobian of the supports is added by Shoal.
 
     Attributes:
         name: for display and records.
@@ -185,9 +187,9 @@ class Model:
             )
         if dtype == np.float64 and jax.dtypes.canonicalize_dtype(np.float64) != np.float64:
             raise ValueError(
-                "target(float64) was asked for while JAX is in single precision. Call it and all that uses "
-                "it "
-                'inside `with jax.enable_x64(True):`; shoal.sample(..., precision="float64") does so by itself.'
+                "target(float64) was asked for while JAX is in single precision. Call it, and all that uses "
+                "it, inside `with jax.enable_x64(True):`; shoal.sample does so by itself for "
+                "precision='float64'."
             )
         if dtype not in self._targets:
             functions = self._compiled.log_density, self._compiled.constrain
@@ -278,7 +280,8 @@ class Model:
                 )
             data = dict(self.data) | leaves
         data = datasets.conform(self.data, datasets.read(data))
-        datasets.check_finite(data)
+        if not self._compiled.allow_nonfinite:
+            datasets.check_finite(data)
         return Model.from_parts(self._compiled, data, dims=self.dims, coords=self.coords, name=self.name)
 
     @staticmethod

@@ -50,7 +50,8 @@ class Parameter:
         Returns:
             The value, in the precision of `free`.
         """
-        return self.support.bijection(free.dtype)(free)
+        # Some of NumPyro's transforms answer in float64 in x64 mode, whatever they are asked in.
+        return self.support.bijection(free.dtype)(free).astype(free.dtype)
 
     def constrain_with_log_det(self, free: jax.Array) -> tuple[jax.Array, jax.Array]:
         """The value on the support, and log|J| of the map, summed to one number.
@@ -61,11 +62,11 @@ class Parameter:
         Returns:
             Both in the precision of `free`.
         """
-        bijection = self.support.bijection(free.dtype)
-        value = bijection(free)
+        value = self.constrain(free)
         if self.support.name == "real":
             return value, jnp.zeros((), free.dtype)
-        return value, jnp.sum(bijection.log_abs_det_jacobian(free, value)).astype(free.dtype)
+        log_det = self.support.bijection(free.dtype).log_abs_det_jacobian(free, value)
+        return value, jnp.sum(log_det).astype(free.dtype)
 
     def unconstrain(self, value: jax.Array) -> jax.Array:
         """The free coordinates of a value on the support.
@@ -76,7 +77,7 @@ class Parameter:
         Returns:
             Of `free_shape()`; not finite where the value is outside the support.
         """
-        return self.support.bijection(value.dtype)._inverse(value)
+        return self.support.bijection(value.dtype)._inverse(value).astype(value.dtype)
 
     def __str__(self) -> str:
         return f"{self.support}{list(self.shape) if self.shape else ''}"
@@ -138,7 +139,7 @@ def interval(low: float, high: float, shape: Shape = ()) -> Parameter:
     """
     try:
         ends = float(low), float(high)
-    except TypeError:
+    except (TypeError, ValueError):
         ends = (math.nan, math.nan)
     if not (all(map(math.isfinite, ends)) and ends[0] < ends[1]):
         raise ValueError(
@@ -211,14 +212,14 @@ def param(shape: Shape = (), *, support: Any) -> Parameter:
         return Parameter(sizes, support)
     if not isinstance(support, constraints.Constraint) or constraints.is_dependent(support):
         raise ValueError(
-            f"param(support=...) was given {support!r}, but it takes one of NumPyro's constraints with all "
+            f"param(support=...) was given {_shown(support)}, but it takes one of NumPyro's constraints with all "
             "its bounds known, such as numpyro.distributions.constraints.greater_than(1.0). A support that "
             "depends on another parameter can be written as a NumPyro model and brought in by "
             "shoal.from_numpyro."
         )
     if support.is_discrete:
         raise ValueError(
-            f"param(support={support!r}) asks for an integer parameter, but gradient-based samplers move "
+            f"param(support={_shown(support)}) asks for an integer parameter, but gradient-based samplers move "
             "only continuous ones. Sum the discrete values out of the log density (for a mixture: logsumexp "
             "over the components), or use a continuous support such as shoal.positive() or "
             "shoal.interval(low, high)."
@@ -231,7 +232,7 @@ def param(shape: Shape = (), *, support: Any) -> Parameter:
 def _check_reachable(parameter: Parameter, support: Any) -> None:
     if len(parameter.shape) < support.event_dim:
         raise ValueError(
-            f"param({parameter.shape}, support={support!r}) has {len(parameter.shape)} axes, but one value "
+            f"param({parameter.shape}, support={_shown(support)}) has {len(parameter.shape)} axes, but one value "
             f"of this support takes {support.event_dim}. Give the whole shape of the value on its support."
         )
     try:
@@ -240,16 +241,20 @@ def _check_reachable(parameter: Parameter, support: Any) -> None:
         value = jax.eval_shape(bijection, free)
     except (NotImplementedError, TypeError, ValueError) as error:
         raise ValueError(
-            f"param({parameter.shape}, support={support!r}) cannot be reached from unconstrained space: "
+            f"param({parameter.shape}, support={_shown(support)}) cannot be reached from unconstrained space: "
             f"NumPyro says {type(error).__name__}: {str(error) or 'no bijection is known'}. Use a support "
             "that numpyro.distributions.biject_to knows, and the shape of the value on it."
         ) from error
     if value.shape != parameter.shape or not jnp.issubdtype(value.dtype, jnp.floating):
         raise ValueError(
-            f"param({parameter.shape}, support={support!r}) leads to values of shape {value.shape} and type "
+            f"param({parameter.shape}, support={_shown(support)}) leads to values of shape {value.shape} and type "
             f"{value.dtype}, but real values of the shape given were expected. Bounds given as arrays must "
             "broadcast to that shape."
         )
+
+
+def _shown(support: Any) -> str:
+    return " ".join(repr(support).split())
 
 
 def _event(name: str, sizes: tuple[int, ...], *, valid: bool) -> Parameter:

@@ -76,7 +76,7 @@ def _cells(report: ChunkReport) -> dict[str, str]:
     finished = report.done >= report.total
     left = report.seconds / report.done * (report.total - report.done) if report.done else math.nan
     rate = report.gradients / report.seconds if report.seconds > 0 else math.nan
-    r_hat = "" if report.r_hat is None or not math.isfinite(report.r_hat) else f"{report.r_hat:.3f}"
+    r_hat = "" if report.r_hat is None or not 0 < report.r_hat < math.inf else f"{report.r_hat:.3f}"
     return {
         "iterations": f"{report.done:,}/{report.total:,}",
         "time": clock(report.seconds),

@@ -5,11 +5,14 @@ devices changes a draw. Keys are threefry by name: `rbg` streams were measured t
 devices.
 """
 
+import math
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.typing import DTypeLike
-from jaxtyping import Array, Float, Int, PRNGKeyArray
+from jaxtyping import Array, Float, Int, Key, PRNGKeyArray
 
 
 def root_key(seed: int) -> PRNGKeyArray:
@@ -28,7 +31,7 @@ class Keys(eqx.Module):
 
     index: Int[Array, ""]
     shared: PRNGKeyArray
-    chain: PRNGKeyArray
+    chain: Key[Array, " chains"]
 
     def normal(self, use: int, size: int, dtype: DTypeLike) -> Float[Array, "chains size"]:
         """Standard normal variates, independent between chains; `use` tells apart the uses in one draw."""
@@ -56,12 +59,13 @@ class Stream(eqx.Module):
         return Keys(index, shared, jax.vmap(jax.random.fold_in, in_axes=(None, 0))(chains, self.chain))
 
 
-def van_der_corput(index: Int[Array, ""], dtype: DTypeLike) -> Float[Array, ""]:
-    """The low-discrepancy sequence 1/2, 1/4, 3/4, 1/8, ... in (0, 1), by its number from 0.
+def van_der_corput(index: Int[Array, ""], base: int, dtype: DTypeLike) -> Float[Array, ""]:
+    """The low-discrepancy sequence of a base in (0, 1), by its number from 0: 1/2, 1/4, 3/4, 1/8, ... in base 2.
 
-    It reverses the bits of `index + 1`; 20 bits are kept, so that float32 holds the value exactly.
+    It mirrors the digits of `index + 1` at the point. As many digits are kept as float32 holds exactly; with
+    bases that have no common factor several sequences make a Halton sequence (Halton, 1960).
     """
-    bits = (index + 1).astype(jnp.uint32)
-    powers = jnp.arange(20, dtype=jnp.uint32)
-    digits = (bits >> powers) & jnp.uint32(1)
-    return (digits * (jnp.uint32(1) << (19 - powers))).sum(dtype=jnp.uint32).astype(dtype) / 2**20
+    num_digits = int(math.log(2**20.001, base))
+    powers = base ** np.arange(num_digits, dtype=np.int32)
+    digits = (index + 1) // powers % base
+    return (digits * powers[::-1]).sum(dtype=jnp.int32).astype(dtype) / float(base**num_digits)

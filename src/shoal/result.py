@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from shoal import diagnostics
-from shoal.findings import Finding, judge
+from shoal.findings import Finding
 from shoal.labels import labels
+from shoal.verdict import judge
+from shoal.zarr_draws import StoredDraws
 
 if TYPE_CHECKING:
     import pandas
@@ -61,8 +63,8 @@ class Result:
     parameters: tuple[str, ...] = ()
     dims: Mapping[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
     coords: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-    timing: Timing = Timing()
-    gradients: Gradients = Gradients()
+    timing: Timing = dataclasses.field(default_factory=Timing)
+    gradients: Gradients = dataclasses.field(default_factory=Gradients)
     tuning: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
     settings: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     versions: Mapping[str, str] = dataclasses.field(default_factory=dict)
@@ -75,13 +77,14 @@ class Result:
         """Chains."""
         return len(self.superchain)
 
-    @functools.cached_property
+    @property
     def num_draws(self) -> int:
         """Draws of each chain."""
-        for group in (self.sample_stats, self.draws):
-            for name in group:
-                return int(group[name].shape[1])
-        return 0
+        if isinstance(self.draws, StoredDraws):
+            return self.draws.count
+        return next(
+            (int(values.shape[1]) for values in (*self.draws.values(), *self.sample_stats.values())), 0
+        )
 
     @functools.cached_property
     def findings(self) -> tuple[Finding, ...]:
@@ -93,7 +96,7 @@ class Result:
 
     @property
     def converged(self) -> bool:
-        """Whether no finding forbids to use the draws: see `shoal.findings.judge` for the rules."""
+        """Whether no finding forbids to use the draws: see `shoal.verdict.judge` for the rules."""
         return not any(finding.blocking for finding in self.findings)
 
     @functools.cached_property
@@ -118,7 +121,7 @@ class Result:
         return summary(self, var_names)
 
     def to_datatree(self) -> "xarray.DataTree":
-        """The run as ArviZ knows it: groups `posterior` and `sample_stats`, `superchain` a coordinate of `chain`."""
+        """The run in ArviZ's schema: `posterior` and `sample_stats`, with `superchain` along `chain`."""
         from shoal.datatree import datatree
 
         return datatree(self)
@@ -142,7 +145,18 @@ class Result:
         Returns:
             Labels like `lamb[3]` or `beta[Texture]`.
         """
-        return labels(name, self.draws[name].shape[2:], self.dims, self.coords)
+        return labels(name, self.shape(name), self.dims, self.coords)
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        """The shape of a variable, chain and draw not counted; nothing is read from disk.
+
+        Args:
+            name: the variable.
+
+        Returns:
+            The shape.
+        """
+        return self.draws.shape(name) if isinstance(self.draws, StoredDraws) else self.draws[name].shape[2:]
 
     @property
     def worst_ess(self) -> float:
@@ -153,12 +167,12 @@ class Result:
 
     @property
     def ess_per_second(self) -> float:
-        """The worst parameter's bulk effective draws per second of warmup and sampling; compilation left out."""
+        """Bulk effective draws of the worst parameter per second of warmup and sampling."""
         return _rate(self.worst_ess, self.timing.warmup + self.timing.sampling)
 
     @property
     def ess_per_second_sampling(self) -> float:
-        """The worst parameter's bulk effective draws per second of sampling; warmup and compilation left out."""
+        """Bulk effective draws of the worst parameter per second of sampling alone."""
         return _rate(self.worst_ess, self.timing.sampling)
 
     def __repr__(self) -> str:

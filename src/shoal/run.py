@@ -41,6 +41,7 @@ def keep_draws(transition: Transition, target: Target) -> dict[str, dict[str, Ar
             "energy_error": info.energy_error,
             "diverging": info.diverging,
             "n_steps": info.num_steps,
+            "step_size": info.step_size,
         },
     }
 
@@ -168,7 +169,9 @@ def advance(
         `sweeps * draws per sweep` rows are draws.
     """
     chains, everywhere = PartitionSpec(CHAINS), PartitionSpec()
-    where = Run(everywhere, everywhere, chains, chains, everywhere, everywhere, chains, everywhere)  # type: ignore
+    per_chain = lambda run: (run.chain, run.ensemble, run.statistics)
+    where = jax.tree.map(lambda _: everywhere, run)
+    where = eqx.tree_at(per_chain, where, jax.tree.map(lambda _: chains, per_chain(run)))
 
     def local(arguments: tuple[Program, Run, Array]) -> tuple[Run, PyTree]:
         program, run, sweeps = arguments

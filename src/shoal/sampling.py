@@ -190,7 +190,7 @@ class _Session:
         done = 0
         try:
             for chunk in drive(sampling, run, self.placement, length, capacity):
-                values, stats = self.on_host(chunk.kept, chunk.draws, run)
+                values, stats = self.on_host(chunk.kept, chunk.draws)
                 draws.append(values, stats)
                 done = chunk.done
                 seconds += chunk.seconds
@@ -201,14 +201,12 @@ class _Session:
             return seconds, gradients, True
         return seconds, gradients, False
 
-    def on_host(self, kept: Any, draws: int, run: Run) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+    def on_host(self, kept: Any, draws: int) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
         """What was kept, `[chain, draw, *shape]`, without the chains that fill up a tile."""
         rows = slice(None, draws)
         chains = slice(None, self.request.num_chains)
         arrays = jax.tree.map(lambda leaf: np.asarray(leaf)[rows, chains].swapaxes(0, 1), kept)
-        values, stats = arrays["values"], arrays["stats"]
-        stats["step_size"] = np.full_like(stats["lp"], np.asarray(run.tuning.step_size))
-        return values, stats
+        return arrays["values"], arrays["stats"]
 
     def tell(self, phase: str, program: Program, run: Run, done: int, total: int, seconds: float) -> int:
         """Show how far it is; returns the gradients of the phase so far."""

@@ -7,10 +7,11 @@ from typing import Any
 
 import numpy as np
 
+from shoal.directories import check_new
 from shoal.draws import Header, MemoryDraws
 from shoal.findings import Finding
 from shoal.result import Gradients, Result, Timing
-from shoal.zarr_draws import FORMAT_VERSION, StoredDraws, ZarrDraws, check_new, zarr_package
+from shoal.zarr_draws import FORMAT_VERSION, StoredDraws, ZarrDraws, zarr_package
 
 __all__ = ["Header", "MemoryDraws", "ZarrDraws", "check_new", "load", "save"]
 
@@ -80,9 +81,7 @@ def load(path: str | os.PathLike[str]) -> Result:
 
     posterior, stats = root["posterior"], root["sample_stats"]
     count = int(attributes["draws_committed"])
-    coords = {
-        name: _ticks(array) for name, array in posterior.arrays() if _is_coordinate(name, array)
-    }
+    coords = {name: _ticks(array) for name, array in posterior.arrays() if _is_coordinate(name, array)}
     findings = read("findings", None)
     return Result(
         draws=StoredDraws(_variables(posterior), count),

@@ -2,17 +2,20 @@
 
 import html as escape
 import math
+import textwrap
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from shoal.extras import require
+from shoal.findings import count
 
 if TYPE_CHECKING:
     from shoal.result import Result
 
 COLUMNS = ("mean", "sd", "mcse_mean", "ess_bulk", "ess_tail", "r_hat")
+WIDTH = 110
 
 
 def summary(result: "Result", var_names: Sequence[str] | str | None) -> Any:
@@ -26,12 +29,14 @@ def summary(result: "Result", var_names: Sequence[str] | str | None) -> Any:
         Rows like `lamb[3]`, columns as in `COLUMNS`.
     """
     pandas = require("pandas", "A summary table", extra="diagnostics")
-    wanted = [var_names] if isinstance(var_names, str) else list(result.draws if var_names is None else var_names)
+    wanted = (
+        [var_names] if isinstance(var_names, str) else list(result.draws if var_names is None else var_names)
+    )
     unknown = [name for name in wanted if name not in result.draws]
     if unknown:
         raise ValueError(
-            f"The summary was asked for {', '.join(map(repr, unknown))}, and the variables of this result are "
-            f"{', '.join(map(repr, result.draws))}: give some of these as var_names."
+            f"The summary was asked for {', '.join(map(repr, unknown))}, and the variables of this result "
+            f"are {', '.join(map(repr, result.draws))}: give some of these as var_names."
         )
     rows = [label for name in wanted for label in result.labels(name)]
     columns = {
@@ -71,11 +76,13 @@ def lines(result: "Result") -> list[tuple[str, str]]:
 
 
 def _headline(result: "Result") -> str:
-    what = [str(result.settings[key]) for key in ("model", "sampler", "precision") if result.settings.get(key)]
-    count = sum(math.prod(result.draws[name].shape[2:]) for name in result.draws)
+    what = [
+        str(result.settings[key]) for key in ("model", "sampler", "precision") if result.settings.get(key)
+    ]
+    numbers = sum(math.prod(result.shape(name)) for name in result.draws)
     size = (
-        f"{result.num_chains:,} chains × {result.num_draws:,} draws of {count:,} "
-        f"number{'s' if count != 1 else ''} in {len(result.draws)} variable{'s' if len(result.draws) != 1 else ''}"
+        f"{count(result.num_chains, 'chain')} × {count(result.num_draws, 'draw')} of {count(numbers, 'number')} "
+        f"in {count(len(result.draws), 'variable')}"
     )
     ended = ", interrupted" if result.interrupted else ""
     return f"{', '.join(what)}: {size}{ended}" if what else size + ended
@@ -129,7 +136,11 @@ def text(result: "Result") -> str:
         Aligned lines.
     """
     pairs = lines(result)
-    return "\n".join([pairs[0][1], *(f"  {word:<9}  {words}" for word, words in pairs[1:])])
+    paragraphs = [
+        textwrap.fill(words, WIDTH, initial_indent=f"  {word:<9}  ", subsequent_indent=" " * 13)
+        for word, words in pairs[1:]
+    ]
+    return "\n".join([pairs[0][1], *paragraphs])
 
 
 def html(result: "Result") -> str:

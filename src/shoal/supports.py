@@ -1,7 +1,8 @@
 """Where a parameter may lie, as a value: supports compare and hash by what they say, and hold no arrays.
 
 A support knows the bijection from unconstrained space and its log|J|; both are NumPyro's (`biject_to`),
-imported when they are first needed. Equal supports give equal programs, so that a model built twice compiles once.
+imported when they are first needed. Equal supports give equal programs, so that a model built twice compiles
+once.
 """
 
 from collections.abc import Callable, Hashable

@@ -2,20 +2,19 @@
 
 The arrays are made once, for the number of draws that was asked for, and filled chunk by chunk; what is not
 written reads as missing: NaN, or the `_FillValue` that integers and booleans declare. The attribute
-`draws_committed` is written after the draws that it counts, so that a reader after a crash knows where to cut.
+`draws_committed` is written after the draws that it counts: a reader after a crash knows where to cut.
 """
 
 import datetime
 import json
 import math
 import os
-import tempfile
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from shoal.directories import check_new
 from shoal.draws import Header, check_chunk
 from shoal.extras import require
 from shoal.labels import axes
@@ -49,58 +48,6 @@ def to_json(value: Any) -> str:
     return json.dumps(plain(value), ensure_ascii=False)
 
 
-def check_new(path: str | os.PathLike[str]) -> Path:
-    """Refuse a place where a new run cannot be written.
-
-    Args:
-        path: the directory of the run. It need not exist; nothing is left behind by asking.
-
-    Returns:
-        The path, with `~` expanded.
-
-    Raises:
-        ValueError: it is a file, holds a run already, holds something else, or cannot be written.
-    """
-    place = Path(path).expanduser()
-    if place.is_dir():
-        if (place / "zarr.json").exists():
-            raise ValueError(
-                f"The directory '{place}' already holds a run, and a run is not written over another. Give a "
-                f"new directory, or delete this one; shoal.load('{place}') reads the run that is there."
-            )
-        if any(place.iterdir()):
-            raise ValueError(
-                f"The directory '{place}' is not empty and does not hold a run. A run needs a directory of its "
-                f"own: give one that is empty or does not exist, such as '{place / 'run'}'."
-            )
-    elif place.exists() or place.is_symlink():
-        raise ValueError(
-            f"'{place}' is a file, and a run is a directory: give the name of a directory that is empty or does "
-            "not exist."
-        )
-    _try_writing(place)
-    return place
-
-
-def _try_writing(place: Path) -> None:
-    made: list[Path] = []
-    try:
-        for directory in (*reversed(place.parents), place):
-            if not directory.exists():
-                directory.mkdir()
-                made.append(directory)
-        with tempfile.TemporaryFile(dir=place):
-            pass
-    except OSError as error:
-        raise ValueError(
-            f"The directory '{place}' cannot be written ({error.strerror}). Give a directory in a place where "
-            "you may write, with room on the disk."
-        ) from error
-    finally:
-        for directory in reversed(made):
-            directory.rmdir()
-
-
 class StoredDraws(Mapping[str, np.ndarray]):
     """Variables of one group of a store, read from disk each time one is asked for.
 
@@ -117,6 +64,17 @@ class StoredDraws(Mapping[str, np.ndarray]):
         values = np.asarray(array[:, : self.count])
         return values.astype(bool) if array.attrs.get("stored_dtype") == "bool" else values
 
+    def shape(self, name: str) -> tuple[int, ...]:
+        """The shape of a variable, chain and draw not counted; nothing is read.
+
+        Args:
+            name: the variable.
+
+        Returns:
+            The shape.
+        """
+        return tuple(self._arrays[name].shape[2:])
+
     def __iter__(self) -> Iterator[str]:
         return iter(self._arrays)
 
@@ -124,7 +82,9 @@ class StoredDraws(Mapping[str, np.ndarray]):
         return len(self._arrays)
 
     def __repr__(self) -> str:
-        parts = [f"{name} {(array.shape[0], self.count, *array.shape[2:])}" for name, array in self._arrays.items()]
+        parts = [
+            f"{name} {(array.shape[0], self.count, *array.shape[2:])}" for name, array in self._arrays.items()
+        ]
         return f"StoredDraws({', '.join(parts)})"
 
 
@@ -184,7 +144,9 @@ class ZarrDraws:
         if ticks.dtype.kind not in "iufb":
             ticks = np.array([str(tick) for tick in ticks], dtype=np.dtypes.StringDType())
         dtype = str if isinstance(ticks.dtype, np.dtypes.StringDType) else ticks.dtype
-        array = group.create_array(name, shape=ticks.shape, dtype=dtype, dimension_names=(axis,), compressors=None)
+        array = group.create_array(
+            name, shape=ticks.shape, dtype=dtype, dimension_names=(axis,), compressors=None
+        )
         if ticks.size:
             array[...] = ticks
 

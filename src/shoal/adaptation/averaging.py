@@ -4,12 +4,11 @@ The t-th value enters with weight $(\eta + 1)/(t + \eta)$, so that the value of 
 like $s^\eta$: about the last $1/(\eta + 1)$ of all values count, whatever their number.
 """
 
-import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float
 
 ETA = 3.0
 
 
-def weight(count: Int[Array, ""] | Float[Array, ""], like: Array) -> Float[Array, ""]:
-    """The weight of the newest of `count` values, in the dtype of `like`."""
-    return jnp.asarray((ETA + 1.0) / (count + ETA), like.dtype)
+def weight(count: Float[Array, ""]) -> Float[Array, ""]:
+    """The weight of the newest of `count` values."""
+    return (ETA + 1.0) / (count + ETA)

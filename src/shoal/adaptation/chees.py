@@ -15,7 +15,7 @@ the worse of the two effective sample sizes per gradient is largest at $\tau = 2
 
 import equinox as eqx
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int, PyTree
+from jaxtyping import Array, Float, PyTree
 
 from shoal.adaptation.averaging import weight
 from shoal.adaptation.base import Adaptation, Tuning
@@ -47,30 +47,30 @@ class ChEES(Adaptation):
         criterion: Float[Array, ""]
         square: Float[Array, ""]
         slowest: Float[Array, " dim"]
-        count: Int[Array, ""]
+        count: Float[Array, ""]
 
     def init(self, tuning: Tuning) -> PyTree:
         log = jnp.log(tuning.trajectory)
         zero, dim = jnp.zeros_like(log), tuning.metric.scale.shape[0]
         # Not an eigenvector of anything a user would write: power iteration must not start orthogonal to one.
         direction = 1.0 + 0.1 * jnp.cos(jnp.arange(dim, dtype=log.dtype))
-        return self.Memory(log, log, zero, zero, direction / dim**0.5, jnp.zeros((), jnp.int32))
+        return self.Memory(log, log, zero, zero, direction / dim**0.5, zero)
 
     def update(
         self, memory: PyTree, tuning: Tuning, tiles: Transition, pool: Pool, progress: Float[Array, ""]
     ) -> tuple[PyTree, Tuning]:
         slope, criterion, covariance_times = self.pooled(memory, tuning, tiles, pool)
-        count = memory.count + 1
-        slowest = memory.slowest + weight(count, slope) * (covariance_times - memory.slowest)
+        count = memory.count + 1.0
+        slowest = memory.slowest + weight(count) * (covariance_times - memory.slowest)
         tiny = jnp.finfo(slope.dtype).tiny
-        unbiased = 1.0 - self.decay ** count.astype(slope.dtype)
+        unbiased = 1.0 - self.decay**count
         criterion = self.decay * memory.criterion + (1.0 - self.decay) * criterion
         slope = jnp.nan_to_num(slope / jnp.maximum(criterion / unbiased, tiny)) - 1.0
         square = self.decay * memory.square + (1.0 - self.decay) * jnp.square(slope)
         move = self.rate * slope / jnp.maximum(jnp.sqrt(square / unbiased), tiny)
         log = memory.log + jnp.clip(move, -self.max_move, self.max_move)
         log = jnp.maximum(log, self.least(slowest))
-        settled = memory.settled + weight(count, log) * (log - memory.settled)
+        settled = memory.settled + weight(count) * (log - memory.settled)
         memory = self.Memory(log, settled, criterion, square, slowest, count)
         return memory, eqx.tree_at(lambda t: t.trajectory, tuning, jnp.exp(log))
 
@@ -96,7 +96,7 @@ class ChEES(Adaptation):
             end = tuning.metric.whiten(info.proposal - centre_end[None])
             start = tuning.metric.whiten(draws.before.position - centre_start[None])
             change = jnp.square(end).sum(-1) - jnp.square(start).sum(-1)
-            time = info.num_steps * tuning.step_size
+            time = info.num_steps.astype(info.step_size.dtype) * info.step_size
             moved = info.acceptance_rate > 0.0
             slope = info.acceptance_rate * time * change * (end * info.momentum).sum(-1)
             size = 0.25 * info.acceptance_rate * jnp.square(change)

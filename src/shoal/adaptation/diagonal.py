@@ -43,7 +43,7 @@ class DiagonalMetric(Adaptation):
         off = first / pool.count
         variance = jnp.maximum(second / pool.count - jnp.square(off), 0.0)
         count = memory.count + 1.0
-        share = weight(count + self.prior_draws / pool.count, variance)
+        share = weight(count + self.prior_draws / pool.count)
         mean = memory.mean + share * off
         variance = (1.0 - share) * (memory.variance + share * jnp.square(off)) + share * variance
         tuning = eqx.tree_at(lambda t: t.metric, tuning, Diagonal(jnp.sqrt(variance)))

@@ -4,9 +4,11 @@ All chains' acceptance probabilities at one step size are one observation: their
 badly served chains pull down (Hoffman, Radul & Sountsov, 2021, section 3.3).
 """
 
+import math
+
 import equinox as eqx
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int, PyTree
+from jaxtyping import Array, Float, PyTree
 
 from shoal.adaptation.averaging import weight
 from shoal.adaptation.base import Adaptation, Tuning
@@ -36,23 +38,23 @@ class StepSize(Adaptation):
         anchor: Float[Array, ""]
         shortfall: Float[Array, ""]
         settled: Float[Array, ""]
-        count: Int[Array, ""]
+        count: Float[Array, ""]
 
     def init(self, tuning: Tuning) -> PyTree:
         log = jnp.log(tuning.step_size)
         # The anchor is above the first guess, so that early moves err towards long steps, which are cheap.
-        return self.Memory(log + jnp.log(jnp.asarray(10.0, log.dtype)), jnp.zeros_like(log), log, jnp.zeros((), jnp.int32))
+        zero = jnp.zeros_like(log)
+        return self.Memory(log + math.log(10.0), zero, log, zero)
 
     def update(
         self, memory: PyTree, tuning: Tuning, tiles: Transition, pool: Pool, progress: Float[Array, ""]
     ) -> tuple[PyTree, Tuning]:
         inverse = pool.sum(lambda draws: 1.0 / jnp.maximum(draws.info.acceptance_rate, FLOOR), tiles)
-        count = memory.count + 1
-        step = jnp.asarray(1.0 / (count + self.delay), inverse.dtype)
+        count = memory.count + 1.0
         missing = self.target_accept - pool.count / inverse
-        shortfall = memory.shortfall + step * (missing - memory.shortfall)
-        log = memory.anchor - self.gain * jnp.sqrt(count.astype(inverse.dtype)) * shortfall
-        settled = memory.settled + weight(count, log) * (log - memory.settled)
+        shortfall = memory.shortfall + (missing - memory.shortfall) / (count + self.delay)
+        log = memory.anchor - self.gain * jnp.sqrt(count) * shortfall
+        settled = memory.settled + weight(count) * (log - memory.settled)
         tuning = eqx.tree_at(lambda t: t.step_size, tuning, jnp.exp(log))
         return self.Memory(memory.anchor, shortfall, settled, count), tuning
 

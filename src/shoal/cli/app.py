@@ -1,4 +1,4 @@
-"""The commands together, and what becomes of errors: a paragraph, an exit code, no traceback unless asked for."""
+"""The commands together, and what becomes of errors: a paragraph, an exit code, tracebacks on demand."""
 
 import os
 import sys
@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import click
 
 from shoal import __version__
-from shoal.cli.codes import FAILED, INTERRUPTED, USAGE, Refused
+from shoal.cli.codes import DONE, FAILED, INTERRUPTED
 from shoal.cli.doctor import doctor
 from shoal.cli.examples import examples
 from shoal.cli.report import report
@@ -29,7 +29,7 @@ Exit codes:
 @click.version_option(__version__, prog_name="shoal")
 @click.option("--debug", is_flag=True, help="Show tracebacks of errors (also: SHOAL_DEBUG=1).")
 def shoal(debug: bool) -> None:
-    """Many-chain Markov chain Monte Carlo on accelerators.
+    r"""Many-chain Markov chain Monte Carlo on accelerators.
 
     \b
     To begin:
@@ -48,7 +48,7 @@ def run(arguments: Sequence[str] | None) -> int:
     given = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in given or os.environ.get("SHOAL_DEBUG", "") not in ("", "0")
     try:
-        return int(shoal.main(given, prog_name="shoal", standalone_mode=False) or 0)
+        return int(shoal.main(given, prog_name="shoal", standalone_mode=False) or DONE)
     except click.ClickException as error:
         if debug and error.__cause__ is not None:
             raise
@@ -60,18 +60,18 @@ def run(arguments: Sequence[str] | None) -> int:
     except BrokenPipeError:
         # The reader (`| head`) has gone; nobody is left to be told, and nothing may be flushed at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
+        return DONE
     except Exception as error:
         if debug:
             raise
         click.echo(paragraph(error), err=True)
-        return USAGE if isinstance(error, Refused) else FAILED
+        return FAILED
 
 
 def paragraph(error: Exception) -> str:
     """An error as one paragraph for the reader; Shoal's own say all there is to say."""
     words = " ".join(str(error).split())
-    if isinstance(error, ValueError | ModuleNotFoundError | Refused) and words:
+    if isinstance(error, ValueError | ModuleNotFoundError) and words:
         return f"Error: {words}"
     kind = type(error).__name__
     told = f"{kind}: {words}" if words else kind

@@ -1,4 +1,4 @@
-"""Exit codes, and the error of a command that was given something it cannot use."""
+"""Exit codes, options that commands share, and what is the caller's to mend."""
 
 import contextlib
 from collections.abc import Iterator
@@ -12,11 +12,16 @@ NOT_CONVERGED = 3
 INTERRUPTED = 130
 TERMINATED = 143
 
+as_json = click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead.")
+# Read from the arguments by `shoal.cli.app.run`, so that it holds for errors of the command line too.
+debug = click.option("--debug", is_flag=True, expose_value=False, help="Show the traceback of an error.")
+run_directory = click.argument("directory", metavar="DIR", type=click.Path(exists=True, file_okay=False))
+
 
 @contextlib.contextmanager
 def usage() -> Iterator[None]:
-    """Whatever is wrong with an argument in here is the caller's to mend: exit code 2."""
+    """A ValueError in here is about an argument: exit code 2."""
     try:
         yield
     except ValueError as error:
-        raise click.UsageError(str(error)) from error
+        raise click.UsageError(" ".join(str(error).split())) from error

@@ -36,9 +36,9 @@ _CATALOGUE = (
     ),
     Example(
         "diabetes",
-        17,
+        23,
         "easy",
-        "Regression on scikit-learn's diabetes data, with intercepts that vary by age group and sex.",
+        "Hierarchical regression on scikit-learn's diabetes data; intercepts vary by age group.",
     ),
     Example(
         "eight_schools",

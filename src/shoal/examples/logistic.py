@@ -10,8 +10,8 @@ def log1p_exp(x: Array) -> Array:
     """log(1 + exp(x)) without overflow, elementwise.
 
     Its derivative is the logistic function, stated here as such: differentiating `jnp.logaddexp` computes the
-    logarithm again, which makes a gradient of the whole posterior 2 to 3 times as expensive on a CPU (16 chains,
-    thousand gradients per second: logaddexp or softplus 200, this 580).
+    logarithm again, which makes a gradient of the whole posterior 2 to 3 times as expensive on a CPU (16
+    chains, thousand gradients per second: logaddexp or softplus 200, this 580).
 
     Args:
         x: any numbers.

@@ -39,6 +39,7 @@ def hamiltonian_step(
         acceptance_rate=acceptance,
         energy_error=error,
         diverging=error > DIVERGENCE,
+        step_size=jnp.broadcast_to(flow.step_size, acceptance.shape),
         num_steps=steps,
         gradients=steps * flow.integrator.gradients_per_step,
         proposal=position,

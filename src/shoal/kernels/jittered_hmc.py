@@ -1,9 +1,10 @@
-r"""Hamiltonian Monte Carlo whose trajectory length varies from draw to draw, the same for all chains.
+r"""Hamiltonian Monte Carlo whose step size and trajectory length vary from draw to draw, alike for all chains.
 
-Draw number $t$ integrates for the time $h_t \tau$ with $h_t \in (0, 1)$ from the van der Corput sequence, in
-$L_t = \lceil h_t \tau / \epsilon \rceil$ steps. $h_t$ depends on $t$ alone, not on any position, so every draw leaves
-the target invariant; varying lengths keep periodic orbits from resonating. One number of steps for all chains
-means that none waits for another.
+Draw number $t$ takes $L_t = \lceil h_t \tau / \epsilon_t \rceil$ steps of size
+$\epsilon_t = (1 - \kappa u_t)\,\epsilon$, with $(h_t, u_t) \in (0, 1)^2$ from the Halton sequence. Both depend on $t$
+alone, not on any position, so every draw leaves the target invariant. Varying lengths keep periodic orbits from
+resonating; varying step sizes free chains that stick where the target is narrower than elsewhere. One number of
+steps for all chains means that none waits for another.
 """
 
 from typing import ClassVar
@@ -27,6 +28,7 @@ class JitteredHMC(Kernel["JitteredHMC.Tuning"]):
 
     Attributes:
         max_steps: the most steps of a trajectory.
+        step_jitter: how much smaller than `tuning.step_size` a step may be, as a fraction in [0, 1).
     """
 
     exact: ClassVar[bool] = True
@@ -34,12 +36,13 @@ class JitteredHMC(Kernel["JitteredHMC.Tuning"]):
 
     integrator: Integrator = LEAPFROG
     max_steps: int = 1000
+    step_jitter: float = 0.5
 
     class Tuning(eqx.Module):
         """What may be tuned.
 
         Attributes:
-            step_size: integration time of one step, in whitened units.
+            step_size: the longest integration time of one step, in whitened units.
             trajectory: the longest integration time of a trajectory, in whitened units.
             metric: the whitening map.
         """
@@ -52,14 +55,18 @@ class JitteredHMC(Kernel["JitteredHMC.Tuning"]):
         step_size, trajectory = jnp.asarray(0.1, dtype), jnp.asarray(0.1, dtype)
         return self.Tuning(step_size, trajectory, Diagonal(jnp.ones(dim, dtype)))
 
-    def num_steps(self, index: Int[Array, ""], tuning: "JitteredHMC.Tuning") -> Int[Array, ""]:
-        """Steps of draw number `index`."""
-        jitter = van_der_corput(index, tuning.trajectory.dtype)
-        steps = jnp.ceil(jitter * tuning.trajectory / tuning.step_size)
-        return jnp.clip(steps, 1, self.max_steps).astype(jnp.int32)
+    def schedule(
+        self, index: Int[Array, ""], tuning: "JitteredHMC.Tuning"
+    ) -> tuple[Float[Array, ""], Int[Array, ""]]:
+        """The step size and the number of steps of draw number `index`."""
+        dtype = tuning.step_size.dtype
+        step_size = (1.0 - self.step_jitter * van_der_corput(index, 3, dtype)) * tuning.step_size
+        steps = jnp.ceil(van_der_corput(index, 2, dtype) * tuning.trajectory / step_size)
+        return step_size, jnp.clip(steps, 1, self.max_steps).astype(jnp.int32)
 
     def step(
         self, keys: Keys, ensemble: Ensemble, tuning: "JitteredHMC.Tuning", target: Target
     ) -> tuple[Ensemble, Info]:
-        flow = Flow(target, tuning.metric, self.integrator, tuning.step_size)
-        return hamiltonian_step(keys, ensemble, flow, self.num_steps(keys.index, tuning))
+        step_size, num_steps = self.schedule(keys.index, tuning)
+        flow = Flow(target, tuning.metric, self.integrator, step_size)
+        return hamiltonian_step(keys, ensemble, flow, num_steps)

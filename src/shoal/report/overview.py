@@ -1,4 +1,4 @@
-"""What the terminal and the page say about a run: its verdict, its rows with the worst first, its key figures."""
+"""What the terminal and the page say about a run: verdict, rows with the worst first, key figures."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -63,13 +63,13 @@ def overview(result: "Result") -> Overview:
     blocking = tuple(finding for finding in result.findings if finding.blocking)
     remarks = tuple(finding for finding in result.findings if not finding.blocking)
     good = not blocking and not result.interrupted
-    return Overview(verdict(result), good, every, worst_first(every), blocking, remarks)
+    return Overview(verdict(result, every), good, every, worst_first(every), blocking, remarks)
 
 
 def rows(result: "Result") -> tuple[Row, ...]:
     """Every number of every variable, in the order of the model."""
     found: list[Row] = []
-    for variable in result.draws:
+    for variable in variables(result):
         columns = [result.table[variable][column].ravel().tolist() for column in COLUMNS]
         names = result.labels(variable)
         found += [
@@ -77,6 +77,12 @@ def rows(result: "Result") -> tuple[Row, ...]:
             for place, (label, values) in enumerate(zip(names, zip(*columns, strict=True), strict=True))
         ]
     return tuple(found)
+
+
+def variables(result: "Result") -> list[str]:
+    """Parameters in the order of the model, then what is computed from them."""
+    first = [name for name in result.parameters if name in result.draws]
+    return [*first, *(name for name in result.draws if name not in first)]
 
 
 def worst_first(every: Sequence[Row]) -> tuple[Row, ...]:
@@ -93,18 +99,24 @@ def worst_first(every: Sequence[Row]) -> tuple[Row, ...]:
     return tuple(sorted(every, key=badness))
 
 
-def verdict(result: "Result") -> str:
+def fewest(every: Sequence[Row]) -> float:
+    """The smallest effective sample size of all, in bulk and in tails; NaN where there is none."""
+    sizes = [min(row.ess_bulk, row.ess_tail) for row in every if row.sd != 0]
+    return min((size for size in sizes if not math.isnan(size)), default=math.nan)
+
+
+def verdict(result: "Result", every: Sequence[Row]) -> str:
     """One sentence: whether the draws can be used, and the number that says so."""
     blocking = [finding for finding in result.findings if finding.blocking]
     reasons = "for one reason" if len(blocking) == 1 else f"for {len(blocking)} reasons"
-    ess = numbers.whole(result.worst_ess)
+    ess = numbers.whole(fewest(every))
     if result.interrupted:
         state = f"and not converged, {reasons}" if blocking else f"with {ess} effective draws or more"
         return f"Interrupted after {result.num_draws:,} draws of each chain, {state}."
     if not blocking:
-        return f"Converged: at least {ess} effective draws of every parameter."
+        return f"Converged: at least {ess} effective draws of every number, in bulk and in tails."
     if all(finding.kind.startswith("ess") for finding in blocking):
-        return f"Not precise enough yet: only {ess} effective draws of the worst parameter."
+        return f"Not precise enough yet: only {ess} effective draws of the worst number."
     return f"Not converged, {reasons}."
 
 
@@ -154,7 +166,7 @@ def facts(result: "Result") -> list[tuple[str, str]]:
         pairs.append(("gradients", f"{warmup} in warmup, {sampling} in sampling; {rate} per second"))
     if math.isfinite(result.ess_per_second):
         alone, both = round_number(result.ess_per_second_sampling), round_number(result.ess_per_second)
-        pairs.append(("ESS/s", f"{alone} of sampling, {both} with warmup (worst parameter)"))
+        pairs.append(("ESS/s", f"{alone} of sampling, {both} with warmup (worst parameter, bulk)"))
     return pairs
 
 

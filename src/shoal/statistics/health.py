@@ -29,7 +29,7 @@ class Health(Statistic):
         return self.Memory(
             memory.count + 1,
             memory.acceptance + info.acceptance_rate,
-            memory.divergences + info.diverging,
+            memory.divergences + info.diverging.astype(jnp.int32),
             memory.gradients + info.gradients,
         )
 

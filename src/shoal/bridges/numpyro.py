@@ -1,0 +1,226 @@
+"""From a NumPyro model to a Shoal model.
+
+The log density on R^dim is minus NumPyro's potential energy, which contains log|J| once. The model is
+replayed at every point, so supports that depend on other sites, reparametrisations and factors need no
+special care.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from numpyro import handlers
+from numpyro.infer.util import constrain_fn, potential_energy, unconstrain_fn
+from numpyro.primitives import Messenger
+
+from shoal import datasets
+from shoal.bridges.arguments import Call, is_array, is_float_array, take_apart
+from shoal.bridges.sites import Sites, find_sites, fixed_values, title
+from shoal.formula import hashable
+from shoal.layout import Layout
+from shoal.model import Compiled, Model
+
+
+@dataclass(frozen=True, eq=False)
+class FixedValues:
+    """Values of sites that sampling leaves alone.
+
+    Attributes:
+        values: name to value.
+    """
+
+    values: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Program:
+    """A NumPyro model and the constants among its arguments: a value that hashes.
+
+    Attributes:
+        function: the NumPyro model.
+        call: its arguments without their data.
+        layout: latent sites on the vector.
+        deterministic: name and shape of the deterministic sites.
+        fixed: sites with fixed values, None without such sites.
+    """
+
+    function: Callable[..., Any]
+    call: Call
+    layout: Layout
+    deterministic: tuple[tuple[str, tuple[int, ...]], ...]
+    fixed: FixedValues | None
+
+    def prepared(self) -> Callable[..., Any]:
+        """The model with fixed sites substituted, and with a key for `numpyro.prng_key`."""
+        values = self.fixed.values if self.fixed else {}
+        return _DefaultKey(handlers.substitute(self.function, data=values) if values else self.function)
+
+
+@dataclass(frozen=True)
+class SiteLogDensity:
+    """`(position[dim], data) -> scalar`, the Jacobian included.
+
+    Attributes:
+        program: what to evaluate.
+    """
+
+    program: Program
+
+    def __call__(self, position: Any, data: Any) -> Any:
+        """Evaluate at one point."""
+        free = self.program.layout.split(position)
+        energy = potential_energy(self.program.prepared(), *self.program.call.join(data), free)
+        return -jnp.asarray(energy, position.dtype)
+
+
+@dataclass(frozen=True)
+class SiteConstrain:
+    """`(position[dim], data) -> {name: value}`: latent sites, then deterministic ones.
+
+    Attributes:
+        program: what to evaluate.
+    """
+
+    program: Program
+
+    def __call__(self, position: Any, data: Any) -> dict[str, Any]:
+        """Evaluate at one point."""
+        program = self.program
+        args, kwargs = program.call.join(data)
+        free = program.layout.split(position)
+        values = constrain_fn(program.prepared(), args, kwargs, free, return_deterministic=True)
+        names = [*program.layout.names, *(name for name, _ in program.deterministic)]
+        return {name: jnp.asarray(values[name]) for name in names}
+
+
+@dataclass(frozen=True)
+class SiteUnconstrain:
+    """`({name: value}, data) -> position[dim]`.
+
+    Attributes:
+        program: what to evaluate.
+    """
+
+    program: Program
+
+    def __call__(self, values: Mapping[str, Any], data: Any) -> Any:
+        """Evaluate at one point."""
+        args, kwargs = self.program.call.join(data)
+        return self.program.layout.join(unconstrain_fn(self.program.prepared(), args, kwargs, dict(values)))
+
+
+class _DefaultKey(Messenger):
+    """Gives `numpyro.prng_key` a fixed key, so that the log density is one function."""
+
+    def process_message(self, msg: Any) -> None:
+        if msg["type"] == "prng_key" and msg["value"] is None:
+            msg["value"] = jax.random.key(0)
+
+
+def from_numpyro(
+    model_fn: Callable[..., Any],
+    *args: Any,
+    dims: Mapping[str, Sequence[str]] | None = None,
+    coords: Mapping[str, Any] | None = None,
+    name: str | None = None,
+    **kwargs: Any,
+) -> Model:
+    """Bring in a NumPyro model whose latent sites are continuous.
+
+    Arrays among the arguments, with at least one axis, are the data: `model.data` holds them by argument, and
+    `model.with_data(y=...)` swaps them without compiling again. Numbers, text and None belong to the program.
+    Where the model computes with the values of its arguments while it is traced (a size from `idx.max()`,
+    say), the integers among them, or all arrays, become constants too. NaN and infinity in the data are
+    accepted where log density and gradient are finite all the same, as behind a mask.
+
+    Axes of sites in plates are named after the plates.
+
+    Args:
+        model_fn: the model; also wrapped in handlers such as `reparam`, or in `functools.partial`.
+        *args: its positional arguments.
+        dims: names of axes, beside or instead of those from plates.
+        coords: labels along named axes.
+        name: of the model; without it the function's.
+        **kwargs: its keyword arguments. An argument of the model that is itself called dims, coords or name
+            can be bound beforehand: `from_numpyro(functools.partial(model, name=...))`.
+
+    Returns:
+        A model whose `constrain` gives latent and deterministic sites.
+
+    Raises:
+        ValueError: the model fails, has discrete latent sites, subsamples, or has no latent site; or data are
+            not finite where that matters.
+    """
+    if not callable(model_fn):
+        raise ValueError(
+            f"from_numpyro was given {model_fn!r}, but it takes a NumPyro model, that is a function that "
+            "calls numpyro.sample, followed by the arguments of that function."
+        )
+    sites = find_sites(model_fn, args, kwargs)
+    values = fixed_values(model_fn, sites.fixed, args, kwargs)
+    fixed = FixedValues(values) if values else None
+    program, data, reason = _build(model_fn, args, kwargs, sites, fixed)
+    compiled = Compiled(
+        program.layout,
+        SiteLogDensity(program),
+        SiteConstrain(program),
+        SiteUnconstrain(program),
+        sites.deterministic,
+        reason,
+        _holds_nonfinite(program, data),
+    )
+    axes = sites.dims | dict(dims or {})
+    return Model.from_parts(compiled, data, dims=axes, coords=coords, name=name or title(model_fn))
+
+
+def _build(
+    function: Callable[..., Any], args: Any, kwargs: Any, sites: Sites, fixed: FixedValues | None
+) -> tuple[Program, Any, str]:
+    """Keep as many arrays as possible as arguments of the program."""
+    reason, failure = "none of its arguments is an array", None
+    for is_data in (is_array, is_float_array, lambda _: False):
+        call, data = take_apart(function, args, kwargs, is_data)
+        data = datasets.read(data) or None
+        program = Program(hashable(function), call, Layout(sites.slots), sites.deterministic, fixed)
+        try:
+            _check_traceable(program, data)
+        except Exception as error:
+            failure = failure or error
+            first = (str(error).strip().splitlines() or [""])[0]
+            reason = (
+                f"{title(function)} needs the values of its arguments while it is traced "
+                f"({type(error).__name__}: {first}), so they are constants of the program"
+            )
+            continue
+        return program, data, "" if data is not None else reason
+    lines = str(failure).strip().splitlines()
+    raise ValueError(
+        f"The log density of the NumPyro model {title(function)} cannot be traced: {type(failure).__name__}: "
+        f"{lines[0] if lines else 'no message'}. Use jax.numpy (no numpy, float(...), or if on values) for "
+        "what depends on latent sites."
+    ) from failure
+
+
+def _check_traceable(program: Program, data: Any) -> None:
+    position = jax.ShapeDtypeStruct((program.layout.dim,), np.float32)
+    structs = datasets.structs(data, np.float32)
+    jax.eval_shape(SiteLogDensity(program), position, structs)
+    jax.eval_shape(SiteConstrain(program), position, structs)
+
+
+def _holds_nonfinite(program: Program, data: Any) -> bool:
+    """Whether data hold NaN or infinity that the log density does not mind; refuse them if it does."""
+    try:
+        datasets.check_finite(data)
+    except ValueError as error:
+        position = jnp.full((program.layout.dim,), 0.1, np.float32)
+        evaluate = jax.jit(jax.value_and_grad(SiteLogDensity(program)))
+        if not all(
+            jnp.all(jnp.isfinite(part)) for part in evaluate(position, datasets.cast(data, np.float32))
+        ):
+            raise ValueError(str(error)) from None
+        return True
+    return False

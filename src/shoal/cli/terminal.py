@@ -1,0 +1,134 @@
+"""What commands print: aligned tables and blocks through Rich, and JSON that every reader accepts."""
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from shoal.extras import require
+from shoal.report.overview import (
+    HEADINGS,
+    Overview,
+    Row,
+    columns_of,
+    divergences,
+    facts,
+    gradients_per_second,
+    headline,
+)
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from shoal.findings import Finding
+    from shoal.result import Result
+
+
+def console(stderr: bool = False) -> "Console":
+    """A Rich console that leaves words alone: no guessed colours, no markup in data."""
+    rich = require("rich.console", "Output on the terminal", extra="cli")
+    return rich.Console(stderr=stderr, highlight=False, markup=False, soft_wrap=False)
+
+
+def print_json(value: Any) -> None:
+    """One JSON object; what is not finite becomes null."""
+    click.echo(json.dumps(jsonable(value), ensure_ascii=False, indent=2, allow_nan=False))
+
+
+def jsonable(value: Any) -> Any:
+    """The same out of types that JSON has."""
+    if isinstance(value, Mapping):
+        return {str(key): jsonable(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [jsonable(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value if isinstance(value, str | int | float | None) else jsonable(value.tolist())
+
+
+def as_object(result: "Result", seen: Overview, directory: str | None) -> dict[str, Any]:
+    """A run as one JSON object."""
+    columns = ("mean", "sd", "mcse_mean", "ess_bulk", "ess_tail", "r_hat")
+    return {
+        "verdict": seen.verdict,
+        "converged": result.converged,
+        "interrupted": result.interrupted,
+        "findings": [finding.as_dict() for finding in result.findings],
+        "num_chains": result.num_chains,
+        "num_draws": result.num_draws,
+        "divergences": divergences(result),
+        "timing": result.timing._asdict(),
+        "gradients": result.gradients._asdict(),
+        "gradients_per_second": gradients_per_second(result),
+        "worst_ess": result.worst_ess,
+        "ess_per_second": result.ess_per_second,
+        "ess_per_second_sampling": result.ess_per_second_sampling,
+        "summary": {row.label: {name: getattr(row, name) for name in columns} for row in seen.rows},
+        "settings": dict(result.settings),
+        "versions": dict(result.versions),
+        "directory": directory,
+    }
+
+
+def print_verdict(out: "Console", seen: Overview) -> None:
+    """The verdict, then every finding with its remedy."""
+    from rich.text import Text
+
+    out.print(Text(seen.verdict, style="bold green" if seen.good else "bold yellow"))
+    print_findings(out, (*seen.blocking, *seen.remarks))
+
+
+def print_findings(out: "Console", findings: "Sequence[Finding]") -> None:
+    """Findings in words, what to do about each under it."""
+    from rich.padding import Padding
+    from rich.text import Text
+
+    for finding in findings:
+        mark = ("! ", "bold yellow") if finding.blocking else ("· ", "dim")
+        words = Text.assemble(mark, finding.words, (f" {finding.remedy}" if finding.remedy else "", "dim"))
+        out.print(Padding(words, (0, 0, 0, 2)))
+
+
+def print_rows(out: "Console", some: Sequence[Row], title: str) -> None:
+    """A table of numbers, points under points."""
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, padding=(0, 0, 0, 2), header_style="dim", pad_edge=False)
+    table.add_column(Text(title), overflow="fold", min_width=12)
+    for heading in HEADINGS:
+        table.add_column(heading, justify="right", no_wrap=True)
+    for row, words in zip(some, columns_of(some), strict=True):
+        table.add_row(Text(row.label), *words)
+    out.print(table)
+
+
+def print_pairs(out: "Console", pairs: Sequence[tuple[str, str]]) -> None:
+    """Words and texts in two columns."""
+    from rich.table import Table
+    from rich.text import Text
+
+    grid = Table.grid(padding=(0, 3, 0, 0))
+    grid.add_column(no_wrap=True, style="dim")
+    grid.add_column(overflow="fold")
+    for word, text in pairs:
+        grid.add_row(Text(word), Text(text))
+    out.print(grid)
+
+
+def print_closing(out: "Console", result: "Result", seen: Overview, directory: str | None) -> None:
+    """What a finished run says: verdict, worst parameters, key figures, where it is and what to do next."""
+    out.print()
+    print_verdict(out, seen)
+    out.print()
+    shown = seen.worst[:5]
+    print_rows(out, shown, "worst first" if len(shown) < len(seen.worst) else "parameter")
+    out.print()
+    pairs = [("model", headline(result.settings)), *facts(result)]
+    if directory is None:
+        pairs.append(("saved", "no: give --out DIR to keep the draws"))
+    else:
+        pairs += [("saved", directory), ("next", f"shoal report {directory}")]
+    print_pairs(out, [pair for pair in pairs if pair[1]])

@@ -1,0 +1,57 @@
+"""Whether a new run can be written to a directory."""
+
+import os
+import tempfile
+from pathlib import Path
+
+
+def check_new(path: str | os.PathLike[str]) -> Path:
+    """Refuse a place where a new run cannot be written.
+
+    Args:
+        path: the directory of the run. It need not exist; nothing is left behind by asking.
+
+    Returns:
+        The path, with `~` expanded.
+
+    Raises:
+        ValueError: it is a file, holds a run already, holds something else, or cannot be written.
+    """
+    place = Path(path).expanduser()
+    if place.is_dir():
+        if (place / "zarr.json").exists():
+            raise ValueError(
+                f"The directory '{place}' already holds a run, and a run is not written over another. Give a "
+                f"new directory, or delete this one; shoal.load('{place}') reads the run that is there."
+            )
+        if any(place.iterdir()):
+            raise ValueError(
+                f"The directory '{place}' is not empty and does not hold a run. A run needs a directory of "
+                f"its own: give one that is empty or does not exist, such as '{place / 'run'}'."
+            )
+    elif place.exists() or place.is_symlink():
+        raise ValueError(
+            f"'{place}' is a file, and a run is a directory: give the name of a directory that is empty or "
+            "does not exist."
+        )
+    _try_writing(place)
+    return place
+
+
+def _try_writing(place: Path) -> None:
+    made: list[Path] = []
+    try:
+        for directory in (*reversed(place.parents), place):
+            if not directory.exists():
+                directory.mkdir()
+                made.append(directory)
+        with tempfile.TemporaryFile(dir=place):
+            pass
+    except OSError as error:
+        raise ValueError(
+            f"The directory '{place}' cannot be written ({error.strerror}). Give a directory in a place "
+            "where you may write, with room on the disk."
+        ) from error
+    finally:
+        for directory in reversed(made):
+            directory.rmdir()

@@ -1,0 +1,171 @@
+"""The judge: goes through a run and makes findings."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from shoal import chains
+from shoal.diagnostics import MIN_DRAWS, superchain_index
+from shoal.findings import Finding, count, name_chains
+from shoal.labels import labels
+from shoal.mixing import mixing
+from shoal.trial import Variable
+
+MIN_SUPERCHAINS = 4
+MAX_DIVERGING = 0.001
+
+
+def judge(
+    draws: Mapping[str, np.ndarray],
+    sample_stats: Mapping[str, np.ndarray],
+    superchain: np.ndarray,
+    dims: Mapping[str, Sequence[str]] | None = None,
+    coords: Mapping[str, Any] | None = None,
+) -> tuple[Finding, ...]:
+    r"""Say what forbids to use the draws, and what is worth knowing.
+
+    A run is converged when nothing here blocks. For every number of every variable, and the log density:
+
+    - nested R-hat over halves of superchains is at most 1.01, on normal scores, for location and scale. The
+      published threshold \(\sqrt{1 + 1/M + \tau}\) asks for one effective draw from each of the M chains of a
+      superchain: with M = 8 it is 1.06 and passes superchains that are a third of a standard deviation apart.
+      1.01 asks for about 50 effective draws in each half of a superchain, 1,600 with 16 superchains, whatever
+    M; - no superchain is significantly and by more than a quarter of a standard deviation off the others, and
+      the second half of the run is not off the first by more than a tenth (`shoal.mixing`);
+    - at least 400 effective draws, for location and for scale;
+    - all draws are finite.
+
+    For chains: none stood still through the last half of the run, none is far away in log density, and at
+    most one transition in a thousand diverged. Runs with fewer than 4 draws per chain or 4 superchains cannot
+    be judged, which blocks. Quantities that are constant are left out; when all are, that blocks.
+
+    Args:
+        draws: by variable, `[chain, draw, *shape]`; variables are read one at a time.
+        sample_stats: `lp`, `diverging` and `acceptance_rate`, `[chain, draw]`; what is missing is not judged.
+        superchain: `[chain]`, which superchain each chain belongs to.
+        dims: the names of axes, by variable.
+        coords: the names along an axis, by axis.
+
+    Returns:
+        Findings, those that block first.
+    """
+    ids = superchain_index(superchain, len(superchain))
+    lp = np.asarray(sample_stats["lp"]) if "lp" in sample_stats else None
+    length = lp.shape[1] if lp is not None else next((draws[name].shape[1] for name in draws), 0)
+    found = list(_too_few(length, ids))
+    if length:
+        apart = [*_stuck(draws, lp, sample_stats), *(_far(lp) if lp is not None else ())]
+        apart = [*_stuck(draws, lp, sample_stats), *(_far(lp) if lp is not None else ())]
+        label = partial(labels, dims=dims or {}, coords=coords or {})
+        found += _quantities(draws, lp, ids, label, troubled=bool(apart))
+        found += [*apart, *_diverging(sample_stats)]
+    return tuple(sorted(found, key=lambda finding: not finding.blocking))
+
+
+def _too_few(draws: int, ids: np.ndarray) -> Iterator[Finding]:
+    groups = int(ids.max(initial=-1)) + 1
+    if draws < MIN_DRAWS:
+        yield Finding(
+            kind="too_few",
+            where="draws",
+            number=draws,
+            threshold=MIN_DRAWS,
+            words=f"There {'is' if draws == 1 else 'are'} {count(draws, 'draw')} per chain, too few to judge convergence, which takes at least "
+            f"{MIN_DRAWS}.",
+            remedy="Ask for more draws (num_samples).",
+        )
+    if groups < MIN_SUPERCHAINS:
+        yield Finding(
+            kind="too_few",
+            where="superchains",
+            number=groups,
+            threshold=MIN_SUPERCHAINS,
+            words=f"There {'is' if groups == 1 else 'are'} {count(groups, 'superchain')} (groups of chains that began at one point); agreement "
+            f"of fewer than {MIN_SUPERCHAINS} says little about convergence.",
+            remedy="Run more chains, from more starting points (num_chains).",
+        )
+
+
+def _quantities(
+    draws: Mapping[str, np.ndarray],
+    lp: np.ndarray | None,
+    ids: np.ndarray,
+    label: Callable[[str, tuple[int, ...]], list[str]],
+    troubled: bool,
+) -> Iterator[Finding]:
+    anything = False
+    for name in (*draws, *(() if lp is None or "lp" in draws else ("lp",))):
+        values = np.asarray(draws[name]) if name in draws else lp
+        assert values is not None
+        numbers = mixing(values, ids)
+        anything = anything or bool(numbers.judged.any() or numbers.missing.any())
+        names = label(name, values.shape[2:])
+        yield from Variable(name, names, values.shape[1], ids, troubled).say(numbers)
+    if not anything:
+        yield Finding(
+            kind="constant",
+            where="all",
+            number=0.0,
+            words="No quantity took more than one value in any chain: nothing was sampled.",
+            remedy="Look at the acceptance rate; a smaller step size (or the sampler 'chees', which finds "
+            "one) lets chains move.",
+        )
+
+
+def _stuck(
+    draws: Mapping[str, np.ndarray], lp: np.ndarray | None, sample_stats: Mapping[str, np.ndarray]
+) -> Iterator[Finding]:
+    stuck = chains.stuck(draws, lp, sample_stats.get("acceptance_rate"))
+    if stuck:
+        total = next(iter(draws.values())).shape[0] if draws else 0
+        yield Finding(
+            kind="stuck",
+            where=name_chains(stuck),
+            number=len(stuck),
+            threshold=0,
+            chains=stuck,
+            words=f"{len(stuck):,} of {total:,} chains did not move through the last half of the run: "
+            f"{name_chains(stuck)}.",
+            remedy="They sit where the step size is far too large, often a narrow neck or a far tail: raise "
+            "target_accept, start elsewhere, or reparametrise.",
+        )
+
+
+def _far(lp: np.ndarray) -> Iterator[Finding]:
+    far, distance = chains.far(lp)
+    if far:
+        yield Finding(
+            kind="log_density",
+            where=name_chains(far),
+            number=distance,
+            threshold=0,
+            chains=far,
+            words=f"{name_chains(far).capitalize()}: the log density stays away from where the other chains "
+            f"have it, by {distance:,.1f} on average for the farthest.",
+            remedy="They may sit in a mode of their own or be stuck in a tail: compare their draws with the "
+            "others', warm up longer, or start elsewhere.",
+        )
+
+
+def _diverging(sample_stats: Mapping[str, np.ndarray]) -> Iterator[Finding]:
+    if "diverging" not in sample_stats:
+        return
+    diverging = np.asarray(sample_stats["diverging"])
+    total, share = int(np.count_nonzero(diverging)), float(np.mean(diverging))
+    if total:
+        blocking = share > MAX_DIVERGING
+        allowed = "more than" if blocking else "within"
+        yield Finding(
+            kind="divergences",
+            where=name_chains(tuple(int(chain) for chain in np.flatnonzero(diverging.any(axis=1)))),
+            number=share,
+            threshold=MAX_DIVERGING,
+            blocking=blocking,
+            words=f"{count(total, 'transition')} diverged, {share:.2%} of all, {allowed} "
+            f"the {MAX_DIVERGING:.1%} that is let pass: there the draws may miss a part of the posterior.",
+            remedy="Raise target_accept (or make the step size smaller), or reparametrise, for instance "
+            "without centring.",
+            chains=tuple(int(chain) for chain in np.flatnonzero(diverging.any(axis=1))),
+        )

@@ -1,0 +1,64 @@
+"""Eight CPU devices in every test, shapes checked as they are annotated, targets with trusted references."""
+
+import os
+from pathlib import Path
+
+# Before the first import of JAX. More devices than cores are slow but say what many devices would draw.
+os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=8"
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+
+import jaxtyping
+import pytest
+
+try:
+    import beartype  # noqa: F401  (the floor environment does without it, and without the check of shapes)
+except ModuleNotFoundError:
+    pass
+else:
+    # The rooms that speak in arrays; the doors check what users bring by themselves.
+    ROOMS = ("target", "randomness", "ensemble", "dynamics", "kernels", "adaptation", "statistics", "mesh", "run")
+    jaxtyping.install_import_hook([f"shoal.{room}" for room in ROOMS], "beartype.beartype")
+
+import jax
+
+TARGETS = Path(os.environ.get("SHOAL_TARGETS", Path(__file__).parents[2] / "shared" / "targets"))
+
+
+@pytest.fixture(scope="session")
+def targets() -> Path:
+    """The folder of trusted references, `SHOAL_TARGETS`."""
+    if not TARGETS.is_dir():
+        pytest.skip("the folder of reference posteriors is missing: set SHOAL_TARGETS")
+    return TARGETS
+
+
+@pytest.fixture
+def strict():
+    """No implicit promotion of dtypes or ranks: every slip in our own code is an error."""
+    with jax.numpy_dtype_promotion("strict"), jax.numpy_rank_promotion("raise"):
+        yield
+
+
+class CompileCounter:
+    """Counts the programs that XLA compiles while it is entered."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._on = False
+        jax.monitoring.register_event_duration_secs_listener(self._listen)
+
+    def _listen(self, event: str, duration: float, **_: object) -> None:
+        if self._on and event == "/jax/core/compile/backend_compile_duration":
+            self.count += 1
+
+    def __enter__(self) -> "CompileCounter":
+        self.count, self._on = 0, True
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._on = False
+
+
+@pytest.fixture(scope="session")
+def compile_counter() -> CompileCounter:
+    return CompileCounter()
