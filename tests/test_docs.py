@@ -18,7 +18,7 @@ REACHED = {"pandas": ".summary(", "zarr": ".save(", "sklearn": "breast_cancer"}
 
 
 def blocks(page: Path) -> list[tuple[int, str]]:
-    """The Python blocks of a page with the lines they begin at; those with IPython's magics are not Python."""
+    """The Python blocks of a page with the lines they begin at; those with IPython's magics are none."""
     text = page.read_text(encoding="utf-8")
     found = [(text[: match.start(1)].count("\n"), match[1]) for match in BLOCK.finditer(text)]
     return [(line, code) for line, code in found if not re.search(r"^[%!]", code, re.MULTILINE)]

@@ -19,7 +19,7 @@ PACKAGES = {
     "sklearn": "brings its data",
     "arviz": "summarises its draws",
 }
-# In a process of its own: the sockets of a kernel's client are closed by the garbage collector, with a warning.
+# In a process of its own: the garbage collector closes the sockets of a kernel's client, with a warning.
 EXECUTE = """
 import sys
 import nbclient
@@ -45,7 +45,9 @@ OTHER = {
 def executed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, Path]:
     """The notebook with its outputs, and the folder it ran in."""
     for package, purpose in PACKAGES.items():
-        pytest.importorskip(package, reason=f"{package}, which {purpose}, is not installed", exc_type=ImportError)
+        pytest.importorskip(
+            package, reason=f"{package}, which {purpose}, is not installed", exc_type=ImportError
+        )
     folder = tmp_path_factory.mktemp("notebook")
     other = folder / "other.json"
     other.write_text(json.dumps(OTHER))

@@ -4,13 +4,13 @@ import os
 
 import numpy as np
 import pytest
-from simulated import ar1, result, sample_stats
 
 from shoal.draws import Header, MemoryDraws
 from shoal.findings import Finding
 from shoal.result import Timing
 from shoal.store import check_new, load, save
 from shoal.zarr_draws import ZarrDraws
+from simulated import ar1, result, sample_stats
 
 pytest.importorskip("zarr", reason="Zarr is not installed")
 
@@ -218,7 +218,7 @@ def test_a_place_for_a_new_run(tmp_path):
 
 def test_places_that_are_taken(tmp_path):
     result(8, 20).save(tmp_path / "run")
-    with pytest.raises(ValueError, match="already holds a run.*delete this one.*shoal.load"):
+    with pytest.raises(ValueError, match=r"already holds a run.*delete this one.*shoal.load"):
         check_new(tmp_path / "run")
     with pytest.raises(ValueError, match="already holds a run"):
         result(8, 20).save(tmp_path / "run")
@@ -259,7 +259,7 @@ def test_loading_what_is_not_a_run(tmp_path):
         load(tmp_path / "other")
     result(8, 20).save(tmp_path / "run")
     zarr.open_group(str(tmp_path / "run"), mode="r+").attrs["format_version"] = 99
-    with pytest.raises(ValueError, match="format 99.*install a newer Shoal"):
+    with pytest.raises(ValueError, match=r"format 99.*install a newer Shoal"):
         load(tmp_path / "run")
 
 

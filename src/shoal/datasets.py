@@ -174,7 +174,9 @@ def cast(data: Any, dtype: Any) -> Any:
                 "this "
                 'leaf, or sample in double: precision="float64".'
             )
-        return jnp.asarray(values)
+        # Also while something is traced: the arrays are kept for later calls.
+        with jax.ensure_compile_time_eval():
+            return jnp.asarray(values)
 
     return jax.tree_util.tree_map_with_path(cast_leaf, data)
 

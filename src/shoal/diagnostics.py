@@ -255,11 +255,25 @@ def nested(rows: np.ndarray, ids: np.ndarray) -> np.ndarray:
     Returns:
         `[quantity]`.
     """
+    variances = rows.var(axis=2, ddof=1, dtype=float) if rows.shape[2] > 1 else np.zeros(rows.shape[:2])
+    return nested_of_moments(rows.mean(axis=2, dtype=float), variances, ids)
+
+
+def nested_of_moments(means: np.ndarray, variances: np.ndarray, ids: np.ndarray) -> np.ndarray:
+    """Nested R-hat from the mean and the variance of each chain, which a run can keep without its draws.
+
+    Args:
+        means: `[quantity, chain]`.
+        variances: `[quantity, chain]`, within chains.
+        ids: `[chain]`, superchains from 0.
+
+    Returns:
+        `[quantity]`.
+    """
     member = np.equal.outer(ids, np.arange(ids.max() + 1)).astype(float)
     size = member.sum(axis=0)
-    means = rows.mean(axis=2, dtype=float)
     centre = means @ member / size
     between = (means - centre[:, ids]) ** 2 @ member / np.maximum(size - 1, 1)
-    within = rows.var(axis=2, ddof=1, dtype=float) @ member / size if rows.shape[2] > 1 else 0.0
+    within = variances @ member / size
     with np.errstate(divide="ignore", invalid="ignore"):
         return np.sqrt(1 + centre.var(axis=1, ddof=1) / (within + between).mean(axis=1))

@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from shoal.causes import cause
 from shoal.layout import Layout, Slot
 from shoal.parameters import Parameter
 
@@ -165,11 +166,10 @@ def check_term(name: str, function: Callable[..., Any], arguments: tuple[Any, ..
     try:
         result = jax.eval_shape(function, *arguments)
     except Exception as error:
-        lines = str(error).strip().splitlines()
         raise ValueError(
-            f"{called} failed when it was traced with {shapes}: {type(error).__name__}: "
-            f"{lines[0] if lines else 'no message'}. It must work on one point, with the shapes above, and "
-            "use jax.numpy (no numpy, float(...), or if on values) for what depends on the parameters."
+            f"{called} failed when it was traced with {shapes}: {cause(error)}. It must work on one point, with "
+            "the shapes above, and use jax.numpy (no numpy, float(...), or if on values) for what depends on the "
+            "parameters."
         ) from error
     if result is None:
         raise ValueError(

@@ -143,14 +143,19 @@ class Model:
         self._targets: dict[np.dtype, Target] = {}
 
     @property
+    def layout(self) -> Layout:
+        """The place of each parameter on the unconstrained vector."""
+        return self._compiled.layout
+
+    @property
     def dim(self) -> int:
         """Number of unconstrained coordinates."""
-        return self._compiled.layout.dim
+        return self.layout.dim
 
     @property
     def parameter_names(self) -> tuple[str, ...]:
         """The parameters, in the order of the vector; whatever else `constrain` gives is deterministic."""
-        return self._compiled.layout.names
+        return self.layout.names
 
     @property
     def deterministic_names(self) -> tuple[str, ...]:
@@ -165,7 +170,7 @@ class Model:
     @property
     def coordinates(self) -> tuple[str, ...]:
         """A name for every unconstrained coordinate, by its index in unconstrained space."""
-        return self._compiled.layout.coordinates()
+        return self.layout.coordinates()
 
     def target(self, dtype: Any = np.float32) -> Target:
         """The log density on R^dim with its data on the device.
@@ -235,7 +240,7 @@ class Model:
         Raises:
             ValueError: a name is missing or unknown, a shape is wrong, or a value is outside its support.
         """
-        arrays, batch = read_values(values, self._compiled.layout)
+        arrays, batch = read_values(values, self.layout)
         flat = {
             name: array.reshape(-1, *self._shapes[name]).astype(np.float64) for name, array in arrays.items()
         }
@@ -243,7 +248,7 @@ class Model:
             target = self.target(np.float64)
             position = np.asarray(_unconstrained(self._compiled.unconstrain, flat, target.data))
             back = _constrained(target, position)
-        check_support(self._compiled.layout, flat, position, back)
+        check_support(self.layout, flat, position, back)
         return position.reshape(*batch, self.dim)
 
     def with_data(self, data: Any = None, /, **leaves: Any) -> "Model":

@@ -169,13 +169,15 @@ class TerminalDisplay:
         title = Text(_title(self._phases), style="bold" if self._phases else "dim")
         if not self._phases:
             return title
-        bar_width = max(6, min(36, self._console.width - 68))
+        rows = [_cells(report) for report in self._phases.values()]
         table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim", pad_edge=False)
         for heading in _HEADINGS:
             table.add_column(heading, justify="right" if heading else "left", no_wrap=True)
-        for report in self._phases.values():
-            bar = ProgressBar(report.total, report.done, width=bar_width)
-            cells = _cells(report)
+        # The bar takes what the words leave, and goes when they leave nothing.
+        words = (max(len(name), *(len(cells[name]) for cells in rows)) for name in _HEADINGS if name)
+        room = self._console.width - sum(words) - len("sampling") - 2 * len(_HEADINGS)
+        for report, cells in zip(self._phases.values(), rows, strict=True):
+            bar = ProgressBar(report.total, report.done, width=min(36, room)) if room >= 4 else ""
             if report.divergences and cells["divergent"]:
                 cells["divergent"] = f"[yellow]{cells['divergent']}[/]"
             table.add_row(report.phase, bar, *(cells[heading] for heading in _HEADINGS if heading))

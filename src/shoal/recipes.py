@@ -84,7 +84,7 @@ class ChEES(Sampler):
     """
 
     name: ClassVar[str] = "chees"
-    target_accept: float = 0.651
+    target_accept: float = 0.8
     max_steps: int = 1000
 
     def __check_init__(self) -> None:

@@ -212,7 +212,8 @@ class _Session:
         """Show how far it is; returns the gradients of the phase so far."""
         said = report(program, run, self.placement, self.starts.superchain)
         health, moments = said["health"], said.get("moments")
-        r_hat = None if moments is None or done < 2 else float(np.nanmax(moments["r_hat_nested"], initial=0.0))
+        known = None if moments is None else moments["r_hat_nested"][np.isfinite(moments["r_hat_nested"])]
+        r_hat = None if known is None or known.size == 0 else float(known.max())
         self.show(
             ChunkReport(
                 phase=phase,

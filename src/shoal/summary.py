@@ -80,10 +80,8 @@ def _headline(result: "Result") -> str:
         str(result.settings[key]) for key in ("model", "sampler", "precision") if result.settings.get(key)
     ]
     numbers = sum(math.prod(result.shape(name)) for name in result.draws)
-    size = (
-        f"{count(result.num_chains, 'chain')} × {count(result.num_draws, 'draw')} of {count(numbers, 'number')} "
-        f"in {count(len(result.draws), 'variable')}"
-    )
+    run = f"{count(result.num_chains, 'chain')} × {count(result.num_draws, 'draw')}"
+    size = f"{run} of {count(numbers, 'number')} in {count(len(result.draws), 'variable')}"
     ended = ", interrupted" if result.interrupted else ""
     return f"{', '.join(what)}: {size}{ended}" if what else size + ended
 

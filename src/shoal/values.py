@@ -66,7 +66,8 @@ def check_support(
     for name in layout.names:
         again = np.asarray(back[name])
         axes = tuple(range(1, again.ndim))
-        scale = np.max(np.abs(again), axis=axes, keepdims=True, initial=1e-3)
+        size = np.where(np.isfinite(again), np.abs(again), 0.0)
+        scale = np.max(size, axis=axes, keepdims=True, initial=1e-3)
         good = np.isclose(values[name], again, rtol=1e-4, atol=1e-6 * scale)
         # An infinite coordinate spoils its parameter even where the way back ends on the boundary.
         good &= finite[name].reshape(-1, *[1] * len(axes)) | ~good.all(axis=axes, keepdims=True)

@@ -72,7 +72,7 @@ def _too_few(draws: int, ids: np.ndarray) -> Iterator[Finding]:
             where="draws",
             number=draws,
             threshold=MIN_DRAWS,
-            words=f"There {'is' if draws == 1 else 'are'} {count(draws, 'draw')} per chain, too few to judge convergence, which takes at least "
+            words=f"A chain has {count(draws, 'draw')}, too few to judge convergence, which takes at least "
             f"{MIN_DRAWS}.",
             remedy="Ask for more draws (num_samples).",
         )
@@ -82,8 +82,8 @@ def _too_few(draws: int, ids: np.ndarray) -> Iterator[Finding]:
             where="superchains",
             number=groups,
             threshold=MIN_SUPERCHAINS,
-            words=f"There {'is' if groups == 1 else 'are'} {count(groups, 'superchain')} (groups of chains that began at one point); agreement "
-            f"of fewer than {MIN_SUPERCHAINS} says little about convergence.",
+            words=f"The chains make up {count(groups, 'superchain')} (chains that began at one point); when "
+            f"fewer than {MIN_SUPERCHAINS} agree, that says little about convergence.",
             remedy="Run more chains, from more starting points (num_chains).",
         )
 

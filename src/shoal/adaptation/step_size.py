@@ -28,7 +28,7 @@ class StepSize(Adaptation):
         delay: iterations that damp the first moves; the published t0.
     """
 
-    target_accept: float = 0.651
+    target_accept: float = 0.8
     gain: float = 10.0
     delay: float = 10.0
 

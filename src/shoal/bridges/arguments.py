@@ -93,9 +93,7 @@ def is_array(leaf: Any) -> bool:
     Returns:
         The answer.
     """
-    is_plain = isinstance(leaf, np.ndarray) or (
-        isinstance(leaf, jax.Array) and not jnp.issubdtype(leaf.dtype, jax.dtypes.extended)
-    )
+    is_plain = isinstance(leaf, np.ndarray | jax.Array) and not _is_key(leaf)
     return is_plain and leaf.ndim > 0 and (leaf.dtype.kind in "fiub" or leaf.dtype.name == "bfloat16")
 
 
@@ -111,6 +109,25 @@ def is_float_array(leaf: Any) -> bool:
     return is_array(leaf) and leaf.dtype.kind not in "iub"
 
 
+def narrowed(leaf: Any) -> Any:
+    """Integers of numpy in 32 bits where they fit.
+
+    JAX remembers which type a numpy array of 64-bit integers was given as, whatever the precision it is used in
+    later, so that one and the same index array fails in single precision after double, and the other way round.
+
+    Args:
+        leaf: of the arguments.
+
+    Returns:
+        The leaf, or a narrower copy.
+    """
+    if not (isinstance(leaf, np.ndarray) and leaf.dtype.kind in "iu" and leaf.dtype.itemsize == 8):
+        return leaf
+    limits = np.iinfo(np.int32)
+    fits = leaf.size == 0 or (leaf.min() >= limits.min and leaf.max() <= limits.max)
+    return leaf.astype(np.int32) if fits else leaf
+
+
 def _labels(function: Callable[..., Any], count: int, kwargs: Mapping[str, Any]) -> tuple[str, ...]:
     plain = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
     try:
@@ -124,8 +141,12 @@ def _labels(function: Callable[..., Any], count: int, kwargs: Mapping[str, Any])
     return tuple(f"{name}_" if name in kwargs else name for name in names)
 
 
+def _is_key(leaf: Any) -> bool:
+    return jnp.issubdtype(leaf.dtype, jax.dtypes.extended)
+
+
 def _constant(leaf: Any) -> Constant:
-    if isinstance(leaf, np.ndarray | np.generic) or is_array(leaf):
+    if isinstance(leaf, np.ndarray | np.generic | jax.Array) and not _is_key(leaf):
         values = np.asarray(leaf)
         if values.dtype != object:
             return Constant((str(values.dtype), values.shape, values.tobytes()), leaf)

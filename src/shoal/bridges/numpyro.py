@@ -17,8 +17,9 @@ from numpyro.infer.util import constrain_fn, potential_energy, unconstrain_fn
 from numpyro.primitives import Messenger
 
 from shoal import datasets
-from shoal.bridges.arguments import Call, is_array, is_float_array, take_apart
+from shoal.bridges.arguments import Call, is_array, is_float_array, narrowed, take_apart
 from shoal.bridges.sites import Sites, find_sites, fixed_values, title
+from shoal.causes import cause
 from shoal.formula import hashable
 from shoal.layout import Layout
 from shoal.model import Compiled, Model
@@ -159,6 +160,7 @@ def from_numpyro(
             f"from_numpyro was given {model_fn!r}, but it takes a NumPyro model, that is a function that "
             "calls numpyro.sample, followed by the arguments of that function."
         )
+    args, kwargs = jax.tree.map(narrowed, (args, kwargs))
     sites = find_sites(model_fn, args, kwargs)
     values = fixed_values(model_fn, sites.fixed, args, kwargs)
     fixed = FixedValues(values) if values else None
@@ -189,24 +191,25 @@ def _build(
             _check_traceable(program, data)
         except Exception as error:
             failure = failure or error
-            first = (str(error).strip().splitlines() or [""])[0]
             reason = (
-                f"{title(function)} needs the values of its arguments while it is traced "
-                f"({type(error).__name__}: {first}), so they are constants of the program"
+                f"{title(function)} needs the values of its arguments while it is traced ({cause(failure)}), so "
+                "they are constants of the program"
             )
             continue
         return program, data, "" if data is not None else reason
-    lines = str(failure).strip().splitlines()
+    assert failure is not None
     raise ValueError(
-        f"The log density of the NumPyro model {title(function)} cannot be traced: {type(failure).__name__}: "
-        f"{lines[0] if lines else 'no message'}. Use jax.numpy (no numpy, float(...), or if on values) for "
-        "what depends on latent sites."
+        f"The log density of the NumPyro model {title(function)} cannot be traced: {cause(failure)}. Check the "
+        "shapes of its arguments, and use jax.numpy (no numpy, float(...), or if on values) for what depends on "
+        "latent sites."
     ) from failure
 
 
 def _check_traceable(program: Program, data: Any) -> None:
-    position = jax.ShapeDtypeStruct((program.layout.dim,), np.float32)
-    structs = datasets.structs(data, np.float32)
+    # In x64 mode NumPyro's triangular transforms fail on float32.
+    dtype = jax.dtypes.canonicalize_dtype(np.float64)
+    position = jax.ShapeDtypeStruct((program.layout.dim,), dtype)
+    structs = datasets.structs(data, dtype)
     jax.eval_shape(SiteLogDensity(program), position, structs)
     jax.eval_shape(SiteConstrain(program), position, structs)
 
@@ -216,7 +219,8 @@ def _holds_nonfinite(program: Program, data: Any) -> bool:
     try:
         datasets.check_finite(data)
     except ValueError as error:
-        position = jnp.full((program.layout.dim,), 0.1, np.float32)
+        dtype = jax.dtypes.canonicalize_dtype(np.float64)
+        position = jnp.full((program.layout.dim,), 0.1, dtype)
         evaluate = jax.jit(jax.value_and_grad(SiteLogDensity(program)))
         if not all(
             jnp.all(jnp.isfinite(part)) for part in evaluate(position, datasets.cast(data, np.float32))

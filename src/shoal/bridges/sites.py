@@ -1,6 +1,6 @@
 """What a NumPyro model is made of: latent sites, deterministic sites, plates, found by tracing it once."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import jax
@@ -13,6 +13,8 @@ from numpyro.distributions import biject_to
 from numpyro.infer import init_to_uniform
 
 from shoal.axes import RESERVED
+from shoal.bridges.arguments import is_array
+from shoal.causes import cause
 from shoal.layout import Slot
 
 
@@ -46,23 +48,41 @@ def find_sites(function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict
     Raises:
         ValueError: the model fails, has discrete latent sites, subsamples, or has no latent site.
     """
+    failure: Exception | None = None
+    for run, arguments in _ways(args, kwargs):
+        try:
+            return run(function, *arguments)
+        except _DoorError as error:
+            raise ValueError(str(error)) from None
+        except Exception as error:
+            failure = failure or error
+    assert failure is not None
+    raise ValueError(
+        f"The NumPyro model {title(function)} failed when it was run once with the arguments given: "
+        f"{cause(failure)}. Check that it runs by itself, under numpyro.handlers.seed(model, 0), with the same "
+        "arguments."
+    ) from failure
+
+
+def _ways(args: Any, kwargs: Any) -> Iterator[tuple[Callable[..., Sites], tuple[Any, Any]]]:
+    """Ways to run a model once, the fast one first, which computes nothing.
+
+    Numpy arrays cannot be indexed by what is traced; JAX arrays become traced themselves when computed with.
+    """
+    as_jax = jax.tree.map(lambda leaf: jnp.asarray(leaf) if is_array(leaf) else leaf, (args, kwargs))
+    for run in (_abstractly, _concretely):
+        yield run, (args, kwargs)
+        yield run, as_jax
+
+
+def _abstractly(function: Callable[..., Any], args: Any, kwargs: Any) -> Sites:
     found: list[Sites] = []
-
-    def look(key: jax.Array) -> None:
-        found.append(_read(trace(function, key, args, kwargs)))
-
-    try:
-        jax.eval_shape(look, jax.random.key(0))
-    except _DoorError as error:
-        raise ValueError(str(error)) from None
-    except Exception as error:
-        lines = str(error).strip().splitlines()
-        raise ValueError(
-            f"The NumPyro model {title(function)} failed when it was run once with the arguments given: "
-            f"{type(error).__name__}: {lines[0] if lines else 'no message'}. Check that it runs by itself, "
-            "under numpyro.handlers.seed(model, 0), with the same arguments."
-        ) from error
+    jax.eval_shape(lambda key: found.append(_read(trace(function, key, args, kwargs))), jax.random.key(0))
     return found[0]
+
+
+def _concretely(function: Callable[..., Any], args: Any, kwargs: Any) -> Sites:
+    return _read(trace(function, jax.random.key(0), args, kwargs))
 
 
 def trace(function: Callable[..., Any], key: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -232,6 +252,5 @@ def fixed_values(
     """
     if not names:
         return {}
-    with numpyro.handlers.block():
-        sites = trace(function, jax.random.key(0), args, kwargs)
+    sites = trace(function, jax.random.key(0), args, kwargs)
     return {name: sites[name]["value"] for name in names}

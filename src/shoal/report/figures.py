@@ -207,8 +207,9 @@ def _energy_errors(axes: "Axes", values: np.ndarray) -> None:
 
 
 def _acceptance(axes: "Axes", values: np.ndarray) -> None:
-    _histogram(axes, np.nanmean(values, axis=1), np.linspace(0, 1, 41))
-    axes.axvline(float(np.nanmean(values)), color=ORANGE, linewidth=1.2)
+    mean = values.mean(axis=1)
+    _histogram(axes, mean[np.isfinite(mean)], np.linspace(0, 1, 41))
+    axes.axvline(float(mean.mean()), color=ORANGE, linewidth=1.2)
     axes.set_title("Acceptance")
     axes.set_xlabel("mean acceptance of a chain")
     axes.set_ylabel("chains")
@@ -221,7 +222,7 @@ def _steps(axes: "Axes", values: np.ndarray) -> None:
     low, high = int(np.nanmin(values)), int(np.nanmax(values))
     edges = np.append(np.arange(low - 0.5, high, max(1, -(-(high - low + 1) // 40))), high + 0.5)
     # A density: the last bin may be narrower than the others.
-    axes.hist(values.ravel(), bins=edges, density=True, color=BLUE, alpha=0.75)
+    axes.hist(values.ravel(), bins=edges.tolist(), density=True, color=BLUE, alpha=0.75)
     axes.set_title("Trajectory length")
     axes.set_xlabel("leapfrog steps of a draw")
     axes.set_ylabel("share of draws per step")
@@ -229,7 +230,7 @@ def _steps(axes: "Axes", values: np.ndarray) -> None:
 
 
 def _levels(axes: "Axes", values: np.ndarray) -> None:
-    mean = np.nanmean(values, axis=1)
+    mean = values.mean(axis=1)
     _histogram(axes, mean[np.isfinite(mean)], min(40, max(5, len(mean) // 4)))
     axes.set_title("Log density")
     axes.set_xlabel("mean log density of a chain")

@@ -170,18 +170,18 @@ def _figures(result: "Result", seen: Overview) -> str:
 
     moving = [row for row in seen.worst if row.sd > 0 and math.isfinite(row.mean)][:MOST_FIGURES]
     names = ", ".join(row.label for row in moving)
-    worst = (
-        ink.svg(figures.closer(result, moving), "closer", f"Paths, ranks, means of {names}") if moving else ""
-    )
-    every = figures.all_numbers(seen.rows, nested_r_hat(result))
+    worst, every, moves = "", "", ""
+    if moving:
+        worst = ink.svg(figures.closer(result, moving), "closer", f"Paths, ranks, means of {names}")
+    if seen.rows:
+        drawn = figures.all_numbers(seen.rows, nested_r_hat(result))
+        every = ink.svg(drawn, "every", "Effective draws and R-hat of every number")
+    if result.sample_stats:
+        moves = ink.svg(figures.moves(result), "moves", "Energy error, acceptance, steps, log density")
     shown = (
         ("The worst, closer", worst, RANKS),
-        ("Every number", ink.svg(every, "every", "Effective draws and R-hat of every number"), EVERY),
-        (
-            "How the chains moved",
-            ink.svg(figures.moves(result), "moves", "Energy error, acceptance, steps"),
-            MOVES,
-        ),
+        ("Every number", every, EVERY),
+        ("How the chains moved", moves, MOVES),
     )
     return "".join(
         f"<section><h2>{title}</h2><figure>{drawn}<figcaption>{words}</figcaption></figure></section>"

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
+from shoal.diagnostics import nested_of_moments
 from shoal.ensemble import Ensemble, Transition
 from shoal.statistics.base import Statistic
 
@@ -34,10 +35,12 @@ class Moments(Statistic):
         """Pooled mean, standard deviation and nested R-hat of each quantity, the log density last."""
         count, mean = float(memory.count[0]), np.asarray(memory.mean, np.float64)
         within = np.asarray(memory.squares, np.float64) / max(count - 1.0, 1.0)
+        several = np.max(superchain) > 0
+        r_hat = nested_of_moments(mean.T, within.T, superchain) if several else np.full(mean.shape[1], np.nan)
         return {
             "mean": mean.mean(0),
             "sd": np.sqrt(within.mean(0) + mean.var(0)),
-            "r_hat_nested": np.full(mean.shape[1], np.nan),
+            "r_hat_nested": r_hat,
         }
 
 

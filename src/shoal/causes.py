@@ -1,0 +1,14 @@
+"""Someone else's exception in one sentence, for a message of our own that says what to do."""
+
+
+def cause(error: BaseException) -> str:
+    """The type of an exception and the first line of its message.
+
+    Args:
+        error: what was raised.
+
+    Returns:
+        `TypeError: dot_general requires ...`, without a full stop.
+    """
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0].strip().rstrip('.') if lines else 'no message'}"
