@@ -17,6 +17,7 @@ import numpy as np
 from shoal.causes import cause
 from shoal.layout import Layout, Slot
 from shoal.parameters import Parameter
+from shoal.precision import pinned
 
 
 @dataclass(frozen=True, eq=False)
@@ -164,12 +165,13 @@ def check_term(name: str, function: Callable[..., Any], arguments: tuple[Any, ..
         f"{word} {_shapes(argument)}" for word, argument in zip(("params", "data"), arguments, strict=False)
     )
     try:
-        result = jax.eval_shape(function, *arguments)
+        with pinned():
+            result = jax.eval_shape(function, *arguments)
     except Exception as error:
         raise ValueError(
-            f"{called} failed when it was traced with {shapes}: {cause(error)}. It must work on one point, with "
-            "the shapes above, and use jax.numpy (no numpy, float(...), or if on values) for what depends on the "
-            "parameters."
+            f"{called} failed when it was traced with {shapes}: {cause(error)}. It must work on one point, "
+            "with the shapes above, and use jax.numpy (no numpy, float(...), or if on values) for what "
+            "depends on the parameters."
         ) from error
     if result is None:
         raise ValueError(

@@ -14,6 +14,7 @@ from shoal.contract import read_params, read_terms
 from shoal.formula import Constrain, Formula, LogDensity, Unconstrain, check_term, hashable, structs
 from shoal.layout import Layout
 from shoal.parameters import Parameter
+from shoal.precision import current
 from shoal.target import Target
 from shoal.values import check_support, read_values
 
@@ -190,7 +191,7 @@ class Model:
                 f"target(dtype={dtype.name!r}) was asked for, but log densities are evaluated in float32 or "
                 "float64."
             )
-        if dtype == np.float64 and jax.dtypes.canonicalize_dtype(np.float64) != np.float64:
+        if dtype == np.float64 != current():
             raise ValueError(
                 "target(float64) was asked for while JAX is in single precision. Call it, and all that uses "
                 "it, inside `with jax.enable_x64(True):`; shoal.sample does so by itself for "

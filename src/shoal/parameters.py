@@ -212,16 +212,16 @@ def param(shape: Shape = (), *, support: Any) -> Parameter:
         return Parameter(sizes, support)
     if not isinstance(support, constraints.Constraint) or constraints.is_dependent(support):
         raise ValueError(
-            f"param(support=...) was given {_shown(support)}, but it takes one of NumPyro's constraints with all "
-            "its bounds known, such as numpyro.distributions.constraints.greater_than(1.0). A support that "
-            "depends on another parameter can be written as a NumPyro model and brought in by "
+            f"param(support=...) was given {_shown(support)}, but it takes one of NumPyro's constraints with "
+            "all its bounds known, such as numpyro.distributions.constraints.greater_than(1.0). A support "
+            "that depends on another parameter can be written as a NumPyro model and brought in by "
             "shoal.from_numpyro."
         )
     if support.is_discrete:
         raise ValueError(
-            f"param(support={_shown(support)}) asks for an integer parameter, but gradient-based samplers move "
-            "only continuous ones. Sum the discrete values out of the log density (for a mixture: logsumexp "
-            "over the components), or use a continuous support such as shoal.positive() or "
+            f"param(support={_shown(support)}) asks for an integer parameter, but gradient-based samplers "
+            "move only continuous ones. Sum the discrete values out of the log density (for a mixture: "
+            "logsumexp over the components), or use a continuous support such as shoal.positive() or "
             "shoal.interval(low, high)."
         )
     parameter = Parameter(sizes, from_constraint(support))
@@ -232,8 +232,9 @@ def param(shape: Shape = (), *, support: Any) -> Parameter:
 def _check_reachable(parameter: Parameter, support: Any) -> None:
     if len(parameter.shape) < support.event_dim:
         raise ValueError(
-            f"param({parameter.shape}, support={_shown(support)}) has {len(parameter.shape)} axes, but one value "
-            f"of this support takes {support.event_dim}. Give the whole shape of the value on its support."
+            f"param({parameter.shape}, support={_shown(support)}) has {len(parameter.shape)} axes, but one "
+            f"value of this support takes {support.event_dim}. Give the whole shape of the value on its "
+            "support."
         )
     try:
         bijection = parameter.support.bijection(np.float32)
@@ -241,15 +242,15 @@ def _check_reachable(parameter: Parameter, support: Any) -> None:
         value = jax.eval_shape(bijection, free)
     except (NotImplementedError, TypeError, ValueError) as error:
         raise ValueError(
-            f"param({parameter.shape}, support={_shown(support)}) cannot be reached from unconstrained space: "
-            f"NumPyro says {type(error).__name__}: {str(error) or 'no bijection is known'}. Use a support "
-            "that numpyro.distributions.biject_to knows, and the shape of the value on it."
+            f"param({parameter.shape}, support={_shown(support)}) cannot be reached from unconstrained "
+            f"space: NumPyro says {type(error).__name__}: {str(error) or 'no bijection is known'}. Use a "
+            "support that numpyro.distributions.biject_to knows, and the shape of the value on it."
         ) from error
     if value.shape != parameter.shape or not jnp.issubdtype(value.dtype, jnp.floating):
         raise ValueError(
-            f"param({parameter.shape}, support={_shown(support)}) leads to values of shape {value.shape} and type "
-            f"{value.dtype}, but real values of the shape given were expected. Bounds given as arrays must "
-            "broadcast to that shape."
+            f"param({parameter.shape}, support={_shown(support)}) leads to values of shape {value.shape} and "
+            f"type {value.dtype}, but real values of the shape given were expected. Bounds given as arrays "
+            "must broadcast to that shape."
         )
 
 

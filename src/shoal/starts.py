@@ -88,7 +88,10 @@ def given(model: Model, target: Target, positions: Any, num_chains: int, dtype: 
         ValueError: a wrong name or shape, a value off its support, or a start that is not finite.
     """
     if isinstance(positions, Mapping):
-        position = np.asarray(model.unconstrain(positions), dtype)
+        try:
+            position = np.asarray(model.unconstrain(positions), dtype)
+        except ValueError as error:
+            raise ValueError(f"initial_positions: {error}") from error
     else:
         position = np.asarray(positions, dtype)
     expected = (num_chains, model.dim)

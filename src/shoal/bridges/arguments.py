@@ -110,10 +110,7 @@ def is_float_array(leaf: Any) -> bool:
 
 
 def narrowed(leaf: Any) -> Any:
-    """Integers of numpy in 32 bits where they fit.
-
-    JAX remembers which type a numpy array of 64-bit integers was given as, whatever the precision it is used in
-    later, so that one and the same index array fails in single precision after double, and the other way round.
+    """Integers of numpy in 32 bits where they fit, the type that serves single and double precision alike.
 
     Args:
         leaf: of the arguments.

@@ -11,7 +11,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from numpyro import handlers
 from numpyro.infer.util import constrain_fn, potential_energy, unconstrain_fn
 from numpyro.primitives import Messenger
@@ -23,6 +22,7 @@ from shoal.causes import cause
 from shoal.formula import hashable
 from shoal.layout import Layout
 from shoal.model import Compiled, Model
+from shoal.precision import current, pinned
 
 
 @dataclass(frozen=True, eq=False)
@@ -161,10 +161,11 @@ def from_numpyro(
             "calls numpyro.sample, followed by the arguments of that function."
         )
     args, kwargs = jax.tree.map(narrowed, (args, kwargs))
-    sites = find_sites(model_fn, args, kwargs)
-    values = fixed_values(model_fn, sites.fixed, args, kwargs)
-    fixed = FixedValues(values) if values else None
-    program, data, reason = _build(model_fn, args, kwargs, sites, fixed)
+    with pinned():
+        sites = find_sites(model_fn, args, kwargs)
+        values = fixed_values(model_fn, sites.fixed, args, kwargs)
+        program, data, reason = _build(model_fn, args, kwargs, sites, FixedValues(values) if values else None)
+        allow_nonfinite = _holds_nonfinite(program, data)
     compiled = Compiled(
         program.layout,
         SiteLogDensity(program),
@@ -172,7 +173,7 @@ def from_numpyro(
         SiteUnconstrain(program),
         sites.deterministic,
         reason,
-        _holds_nonfinite(program, data),
+        allow_nonfinite,
     )
     axes = sites.dims | dict(dims or {})
     return Model.from_parts(compiled, data, dims=axes, coords=coords, name=name or title(model_fn))
@@ -192,22 +193,22 @@ def _build(
         except Exception as error:
             failure = failure or error
             reason = (
-                f"{title(function)} needs the values of its arguments while it is traced ({cause(failure)}), so "
-                "they are constants of the program"
+                f"{title(function)} needs the values of its arguments while it is traced ({cause(failure)}), "
+                "so they are constants of the program"
             )
             continue
         return program, data, "" if data is not None else reason
     assert failure is not None
     raise ValueError(
-        f"The log density of the NumPyro model {title(function)} cannot be traced: {cause(failure)}. Check the "
-        "shapes of its arguments, and use jax.numpy (no numpy, float(...), or if on values) for what depends on "
-        "latent sites."
+        f"The log density of the NumPyro model {title(function)} cannot be traced: {cause(failure)}. Check "
+        "the shapes of its arguments, and use jax.numpy (no numpy, float(...), or if on values) for what "
+        "depends on latent sites."
     ) from failure
 
 
 def _check_traceable(program: Program, data: Any) -> None:
     # In x64 mode NumPyro's triangular transforms fail on float32.
-    dtype = jax.dtypes.canonicalize_dtype(np.float64)
+    dtype = current()
     position = jax.ShapeDtypeStruct((program.layout.dim,), dtype)
     structs = datasets.structs(data, dtype)
     jax.eval_shape(SiteLogDensity(program), position, structs)
@@ -219,7 +220,7 @@ def _holds_nonfinite(program: Program, data: Any) -> bool:
     try:
         datasets.check_finite(data)
     except ValueError as error:
-        dtype = jax.dtypes.canonicalize_dtype(np.float64)
+        dtype = current()
         position = jnp.full((program.layout.dim,), 0.1, dtype)
         evaluate = jax.jit(jax.value_and_grad(SiteLogDensity(program)))
         if not all(

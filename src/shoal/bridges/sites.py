@@ -6,7 +6,6 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-import numpyro
 import numpyro.distributions as dist
 from numpyro import handlers
 from numpyro.distributions import biject_to
@@ -59,8 +58,8 @@ def find_sites(function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict
     assert failure is not None
     raise ValueError(
         f"The NumPyro model {title(function)} failed when it was run once with the arguments given: "
-        f"{cause(failure)}. Check that it runs by itself, under numpyro.handlers.seed(model, 0), with the same "
-        "arguments."
+        f"{cause(failure)}. Check that it runs by itself, under numpyro.handlers.seed(model, 0), with the "
+        "same arguments."
     ) from failure
 
 

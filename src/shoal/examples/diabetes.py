@@ -11,7 +11,7 @@ Reference: the data of Efron et al. (2004), Least angle regression, as scikit-le
 
 # NumPyro types a sampled value as anything JAX can read, of which pyright can make no arithmetic.
 # pyright: reportArgumentType=false, reportOperatorIssue=false, reportAttributeAccessIssue=false
-# pyright: reportIndexIssue=false
+# pyright: reportIndexIssue=false, reportCallIssue=false
 
 from typing import Any
 

@@ -8,6 +8,8 @@ from jaxtyping import Int, PyTree
 
 from shoal.ensemble import Ensemble, Transition
 
+Said = dict[str, np.ndarray | np.generic]
+
 
 class Statistic(eqx.Module):
     """A fold over draws, chain by chain: it costs no communication while sampling."""
@@ -21,5 +23,5 @@ class Statistic(eqx.Module):
         """One draw of every chain of a tile later."""
 
     @abc.abstractmethod
-    def compute(self, memory: PyTree, superchain: Int[np.ndarray, " chains"]) -> dict[str, np.ndarray]:
+    def compute(self, memory: PyTree, superchain: Int[np.ndarray, " chains"]) -> Said:
         """What the memory says, on the host, from all chains."""

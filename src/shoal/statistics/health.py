@@ -6,7 +6,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from shoal.ensemble import Ensemble, Transition
-from shoal.statistics.base import Statistic
+from shoal.statistics.base import Said, Statistic
 
 
 class Health(Statistic):
@@ -33,7 +33,7 @@ class Health(Statistic):
             memory.gradients + info.gradients,
         )
 
-    def compute(self, memory: "Health.Memory", superchain: Int[np.ndarray, " chains"]) -> dict[str, np.ndarray]:
+    def compute(self, memory: "Health.Memory", superchain: Int[np.ndarray, " chains"]) -> Said:
         """Mean acceptance; number of divergences and of gradients over all chains."""
         draws = np.asarray(memory.count).sum(dtype=np.int64)
         return {

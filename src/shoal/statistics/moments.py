@@ -7,7 +7,7 @@ from jaxtyping import Array, Float, Int
 
 from shoal.diagnostics import nested_of_moments
 from shoal.ensemble import Ensemble, Transition
-from shoal.statistics.base import Statistic
+from shoal.statistics.base import Said, Statistic
 
 
 class Moments(Statistic):
@@ -31,7 +31,7 @@ class Moments(Statistic):
         mean = memory.mean + off / count[:, None]
         return self.Memory(count, mean, memory.squares + off * (values - mean))
 
-    def compute(self, memory: "Moments.Memory", superchain: Int[np.ndarray, " chains"]) -> dict[str, np.ndarray]:
+    def compute(self, memory: "Moments.Memory", superchain: Int[np.ndarray, " chains"]) -> Said:
         """Pooled mean, standard deviation and nested R-hat of each quantity, the log density last."""
         count, mean = float(memory.count[0]), np.asarray(memory.mean, np.float64)
         within = np.asarray(memory.squares, np.float64) / max(count - 1.0, 1.0)
