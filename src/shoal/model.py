@@ -221,13 +221,12 @@ class Model:
                 f"constrain was given positions of shape {position.shape}, but the last axis must hold the "
                 f"{self.dim} unconstrained coordinates of the model: {self._listed(self.coordinates)}."
             )
-        with jax.enable_x64(dtype == np.float64):
-            flat = position.reshape(-1, self.dim).astype(dtype)
-            values = _constrained(self.target(dtype), flat)
-            return {
-                name: np.asarray(values[name]).reshape(position.shape[:-1] + shape)
-                for name, shape in self._shapes.items()
-            }
+        flat = position.reshape(-1, self.dim)
+        values = _in_precision(dtype, lambda: _constrained(self.target(current()), flat.astype(current())))
+        return {
+            name: np.asarray(values[name]).reshape(position.shape[:-1] + shape)
+            for name, shape in self._shapes.items()
+        }
 
     def unconstrain(self, values: Mapping[str, Any]) -> np.ndarray:
         """The positions of given parameter values.
@@ -242,13 +241,16 @@ class Model:
             ValueError: a name is missing or unknown, a shape is wrong, or a value is outside its support.
         """
         arrays, batch = read_values(values, self.layout)
-        flat = {
-            name: array.reshape(-1, *self._shapes[name]).astype(np.float64) for name, array in arrays.items()
-        }
-        with jax.enable_x64(True):
-            target = self.target(np.float64)
-            position = np.asarray(_unconstrained(self._compiled.unconstrain, flat, target.data))
-            back = _constrained(target, position)
+        flat = {name: array.reshape(-1, *self._shapes[name]) for name, array in arrays.items()}
+
+        def there_and_back() -> tuple[Any, Any]:
+            target = self.target(current())
+            given = {name: array.astype(current()) for name, array in flat.items()}
+            position = _unconstrained(self._compiled.unconstrain, given, target.data)
+            return position, _constrained(target, position)
+
+        position, back = _in_precision(np.dtype(np.float64), there_and_back)
+        position = np.asarray(position, np.float64)
         check_support(self.layout, flat, position, back)
         return position.reshape(*batch, self.dim)
 
@@ -302,6 +304,21 @@ class Model:
         return (
             f"<shoal.Model {self.name}: {self.dim} dimensions: {described}{'; ' + leaves if leaves else ''}>"
         )
+
+
+def _in_precision(dtype: np.dtype, compute: Callable[[], Any]) -> Any:
+    """Compute in single or double, and in single where a replayed model has been traced in it before.
+
+    See `shoal.precision.shape_of`: a NumPyro model that closes over numpy arrays cannot be replayed in both.
+    """
+    with jax.enable_x64(dtype == np.float64):
+        try:
+            return compute()
+        except (TypeError, ValueError):
+            if dtype != np.float64:
+                raise
+    with jax.enable_x64(False):
+        return compute()
 
 
 @eqx.filter_jit

@@ -1,6 +1,7 @@
-"""Single or double: what JAX computes in at this moment, and staying there."""
+"""Single or double: what JAX computes in at this moment, and tracing that leaves no trace of it."""
 
-from contextlib import AbstractContextManager
+from collections.abc import Callable
+from typing import Any
 
 import jax
 import numpy as np
@@ -15,14 +16,18 @@ def current() -> np.dtype:
     return np.dtype(jax.dtypes.canonicalize_dtype(np.float64))
 
 
-def pinned() -> AbstractContextManager[None]:
-    """State the precision that holds anyway, around every trace of a user's function.
+def shape_of(function: Callable[..., Any], *arguments: Any) -> Any:
+    """`jax.eval_shape` that leaves nothing behind.
 
-    A numpy array of 64-bit integers that a function closes over and indexes with fails inside
-    `enable_x64(True)` when the function was traced before outside any such context, but not when it was
-    inside `enable_x64(False)` (JAX 0.12.0.1).
+    JAX keeps the trace of a function that lives on, and with it the single-precision form of every numpy
+    array that the function closes over; the same function then fails in double (seen with 0.11.2 and
+    0.12.0.1). The trace of a throwaway function goes with it.
+
+    Args:
+        function: what to trace.
+        *arguments: shapes and types of its arguments.
 
     Returns:
-        A context manager.
+        Shapes and types of its result.
     """
-    return jax.enable_x64(current() == np.float64)
+    return jax.eval_shape(lambda *given: function(*given), *arguments)

@@ -22,7 +22,7 @@ from shoal.causes import cause
 from shoal.formula import hashable
 from shoal.layout import Layout
 from shoal.model import Compiled, Model
-from shoal.precision import current, pinned
+from shoal.precision import current, shape_of
 
 
 @dataclass(frozen=True, eq=False)
@@ -161,11 +161,9 @@ def from_numpyro(
             "calls numpyro.sample, followed by the arguments of that function."
         )
     args, kwargs = jax.tree.map(narrowed, (args, kwargs))
-    with pinned():
-        sites = find_sites(model_fn, args, kwargs)
-        values = fixed_values(model_fn, sites.fixed, args, kwargs)
-        program, data, reason = _build(model_fn, args, kwargs, sites, FixedValues(values) if values else None)
-        allow_nonfinite = _holds_nonfinite(program, data)
+    sites = find_sites(model_fn, args, kwargs)
+    values = fixed_values(model_fn, sites.fixed, args, kwargs)
+    program, data, reason = _build(model_fn, args, kwargs, sites, FixedValues(values) if values else None)
     compiled = Compiled(
         program.layout,
         SiteLogDensity(program),
@@ -173,7 +171,7 @@ def from_numpyro(
         SiteUnconstrain(program),
         sites.deterministic,
         reason,
-        allow_nonfinite,
+        _holds_nonfinite(program, data),
     )
     axes = sites.dims | dict(dims or {})
     return Model.from_parts(compiled, data, dims=axes, coords=coords, name=name or title(model_fn))
@@ -211,8 +209,8 @@ def _check_traceable(program: Program, data: Any) -> None:
     dtype = current()
     position = jax.ShapeDtypeStruct((program.layout.dim,), dtype)
     structs = datasets.structs(data, dtype)
-    jax.eval_shape(SiteLogDensity(program), position, structs)
-    jax.eval_shape(SiteConstrain(program), position, structs)
+    shape_of(SiteLogDensity(program), position, structs)
+    shape_of(SiteConstrain(program), position, structs)
 
 
 def _holds_nonfinite(program: Program, data: Any) -> bool:
@@ -222,10 +220,9 @@ def _holds_nonfinite(program: Program, data: Any) -> bool:
     except ValueError as error:
         dtype = current()
         position = jnp.full((program.layout.dim,), 0.1, dtype)
-        evaluate = jax.jit(jax.value_and_grad(SiteLogDensity(program)))
-        if not all(
-            jnp.all(jnp.isfinite(part)) for part in evaluate(position, datasets.cast(data, np.float32))
-        ):
+        evaluate = jax.jit(jax.value_and_grad(lambda *given: SiteLogDensity(program)(*given)))
+        parts = evaluate(position, datasets.cast(data, dtype))
+        if not all(jnp.all(jnp.isfinite(part)) for part in parts):
             raise ValueError(str(error)) from None
         return True
     return False

@@ -66,7 +66,8 @@ def resolve(text: str) -> "Model":
     path, name = _in_file(text)
     module = _load(path)
     if name not in vars(module):
-        raise click.UsageError(f"The file '{path}' has no object '{name}' once it has run.")
+        close = _close(name, list(vars(module)))
+        raise click.UsageError(f"The file '{path}' has no object '{name}' once it has run.{close}")
     return _as_model(vars(module)[name], text)
 
 
@@ -96,7 +97,7 @@ def _in_file(text: str) -> tuple[Path, str]:
 
 
 def _names(path: Path) -> tuple[list[str], bool]:
-    """What a file defines at its top level, and whether it may define more (imports, names set in blocks)."""
+    """What a file defines at its top level, imports left out, and whether it may define more."""
     try:
         body = ast.parse(path.read_bytes()).body
     except (SyntaxError, ValueError):
@@ -112,10 +113,12 @@ def _names(path: Path) -> tuple[list[str], bool]:
                 names += [node.id for node in nodes if isinstance(node, ast.Name)]
             case ast.AnnAssign(target=ast.Name(id=name)):
                 names.append(name)
+            case ast.Import(names=imported) | ast.ImportFrom(names=imported):
+                open_ended = open_ended or any(alias.name == "*" for alias in imported)
             case ast.Expr():
                 pass
             case _:
-                open_ended = open_ended or not isinstance(statement, ast.Import)
+                open_ended = True
     return list(dict.fromkeys(names)), open_ended
 
 

@@ -2,6 +2,9 @@
 
 import json
 import math
+import shlex
+import sys
+import textwrap
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +27,8 @@ if TYPE_CHECKING:
 
     from shoal.findings import Finding
     from shoal.result import Result
+
+WORD_WIDTH = 12
 
 
 def console(stderr: bool = False) -> "Console":
@@ -105,17 +110,14 @@ def print_rows(out: "Console", some: Sequence[Row], title: str) -> None:
     out.print(table)
 
 
-def print_pairs(out: "Console", pairs: Sequence[tuple[str, str]]) -> None:
-    """Words and texts in two columns."""
-    from rich.table import Table
-    from rich.text import Text
-
-    grid = Table.grid(padding=(0, 3, 0, 0))
-    grid.add_column(no_wrap=True, style="dim")
-    grid.add_column(overflow="fold")
+def print_pairs(out: "Console", pairs: Sequence[tuple[str, str]], wrap: bool = True) -> None:
+    """Words and texts in two columns; a text that is to be copied is not wrapped."""
     for word, text in pairs:
-        grid.add_row(Text(word), Text(text))
-    out.print(grid)
+        width = max(out.width - WORD_WIDTH, 20) if wrap else sys.maxsize
+        lines = textwrap.wrap(text, width, break_long_words=False, break_on_hyphens=False) or [""]
+        for head, line in zip([word, *[""] * (len(lines) - 1)], lines, strict=True):
+            out.print(f"[dim]{head:<{WORD_WIDTH}}[/]", end="", markup=True)
+            out.print(line, soft_wrap=True)
 
 
 def print_closing(out: "Console", result: "Result", seen: Overview, directory: str | None) -> None:
@@ -126,9 +128,9 @@ def print_closing(out: "Console", result: "Result", seen: Overview, directory: s
     shown = seen.worst[:5]
     print_rows(out, shown, "worst first" if len(shown) < len(seen.worst) else "parameter")
     out.print()
-    pairs = [("model", headline(result.settings)), *facts(result)]
+    print_pairs(out, [("model", headline(result.settings)), *facts(result)])
     if directory is None:
-        pairs.append(("saved", "no: give --out DIR to keep the draws"))
+        print_pairs(out, [("saved", "no: give --out DIR to keep the draws")])
     else:
-        pairs += [("saved", directory), ("next", f"shoal report {directory}")]
-    print_pairs(out, [pair for pair in pairs if pair[1]])
+        copied = [("saved", directory), ("next", f"shoal report {shlex.quote(directory)}")]
+        print_pairs(out, copied, wrap=False)
