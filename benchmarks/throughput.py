@@ -153,7 +153,11 @@ def main() -> None:
             "repeats": arguments.repeats,
             "seed": 0,
             "machine": f"{platform.machine()}, {device.platform} ({device.device_kind}), one JAX device",
-            "versions": {"shoal": shoal.__version__, "jax": jax.__version__, "python": platform.python_version()},
+            "versions": {
+                "shoal": shoal.__version__,
+                "jax": jax.__version__,
+                "python": platform.python_version(),
+            },
         }
         arguments.out.parent.mkdir(parents=True, exist_ok=True)
         arguments.out.write_text(json.dumps({**about, "rows": rows}, indent=2) + "\n")

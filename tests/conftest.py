@@ -16,7 +16,17 @@ except ModuleNotFoundError:
     pass
 else:
     # The rooms that speak in arrays; the doors check what users bring by themselves.
-    ROOMS = ("target", "randomness", "ensemble", "dynamics", "kernels", "adaptation", "statistics", "mesh", "run")
+    ROOMS = (
+        "target",
+        "randomness",
+        "ensemble",
+        "dynamics",
+        "kernels",
+        "adaptation",
+        "statistics",
+        "mesh",
+        "run",
+    )
     jaxtyping.install_import_hook([f"shoal.{room}" for room in ROOMS], "beartype.beartype")
 
 import jax

@@ -22,7 +22,16 @@ class Mutant(HMC):
         proposed = Ensemble(position, log_density, gradient)
         after, rate, error = self.accept(keys.uniform(ACCEPTANCE, dtype), ensemble, proposed, error)
         steps = jnp.broadcast_to(tuning.num_steps, rate.shape)
-        return after, Info(rate, error, error > DIVERGENCE, jnp.broadcast_to(tuning.step_size, rate.shape), steps, steps, position, end)
+        return after, Info(
+            rate,
+            error,
+            error > DIVERGENCE,
+            jnp.broadcast_to(tuning.step_size, rate.shape),
+            steps,
+            steps,
+            position,
+            end,
+        )
 
     def momentum(self, normal):
         return normal

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 from scipy.signal import lfilter
 
-from shoal.result import Gradients, Result, Timing
+from shoal.results.result import Gradients, Result, Timing
 
 
 def ar1(

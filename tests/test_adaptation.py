@@ -68,7 +68,7 @@ def test_step_size_reaches_the_acceptance_that_was_asked_for(target_accept):
 
 
 def test_one_chain_that_is_stuck_does_not_stop_the_others():
-    """Its acceptance of 0 counts as a quarter of the shortfall that the target allows."""
+    """Its acceptance of 0 counts as less than half of the shortfall that the target allows."""
     start = np.random.default_rng(0).uniform(-2, 2, (CHAINS, DIM)).astype(np.float32)
     free, _ = tuned(beside_an_island, None, start=start)
     start[-1] = 0.0

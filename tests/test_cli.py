@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 from shoal.cli import main
-from shoal.findings import Finding
-from shoal.result import Result
+from shoal.diagnostics.findings import Finding
+from shoal.results.result import Result
 from test_report import BAD, NOTE, result
 
 click = pytest.importorskip("click")
@@ -428,7 +428,7 @@ def test_signals_keep_the_draws(models: Path, tmp_path: Path, number: int, expec
     pytest.importorskip("zarr")
     out = tmp_path / "run"
     # A draw takes its time, so that there are not too many.
-    slow = "--num-chains 16 --num-samples 1000000 --sampler hmc --set step_size=0.01 --set num_steps=3000"
+    slow = "--num-chains 16 --num-samples 3000 --sampler hmc --set step_size=0.01 --set num_steps=30000"
     command = [sys.executable, "-m", "shoal", "sample", f"{models}:model", "--out", str(out), *slow.split()]
     environment = {name: value for name, value in os.environ.items() if name != "XLA_FLAGS"}
     process = subprocess.Popen(

@@ -5,7 +5,7 @@ import time
 import numpy as np
 import pytest
 
-from shoal import diagnostics
+from shoal.diagnostics import estimates as diagnostics
 from simulated import ar1
 
 SHAPES = [(4, 100, 0.5), (4, 101, 0.9), (2, 4, 0.0), (3, 5, 0.0), (4, 6, -0.5), (4, 7, 0.3), (4, 8, 0.3)]
@@ -172,7 +172,7 @@ def test_summary_of_odd_quantities():
 def test_blocks_do_not_change_anything(monkeypatch):
     x = ar1(np.random.default_rng(10), 4, 60, (7,))
     whole = diagnostics.summarise(x)
-    monkeypatch.setattr("shoal.rows.BLOCK", 4 * 60 * 2)
+    monkeypatch.setattr("shoal.diagnostics.rows.BLOCK", 4 * 60 * 2)
     for name, column in diagnostics.summarise(x).items():
         np.testing.assert_allclose(column, whole[name], rtol=1e-12)
 

@@ -8,9 +8,9 @@ effective sample size estimated. A check fails by chance with probability 5.7e-7
 import jax.numpy as jnp
 import numpy as np
 import pytest
+
 from exact import EXACT, gamma_dirichlet_log_prior, with_x64, worst_z
 from mutants import MUTANTS, without_jacobian
-
 from shoal import kernels
 from shoal.dynamics.metrics import Diagonal
 from shoal.mesh import Placement
@@ -52,7 +52,9 @@ def run_from_exact_draws(kernel, name: str, dtype: type, target=None, draws: int
         return moved, float(np.mean(moved != start))
 
 
-KERNELS = {name: getattr(kernels, name) for name in kernels.__all__ if getattr(kernels, name) is not kernels.Kernel}
+KERNELS = {
+    name: getattr(kernels, name) for name in kernels.__all__ if getattr(kernels, name) is not kernels.Kernel
+}
 
 
 def test_exact_draws_are_exact():
@@ -73,7 +75,9 @@ def test_kernel_leaves_target_invariant(kernel, name, dtype):
 
 @pytest.mark.parametrize("mutant", MUTANTS.values(), ids=MUTANTS.keys())
 def test_mutant_is_caught(mutant):
-    caught = {name: worst_z(EXACT[name], run_from_exact_draws(mutant(), name, np.float32)[0]) for name in EXACT}
+    caught = {
+        name: worst_z(EXACT[name], run_from_exact_draws(mutant(), name, np.float32)[0]) for name in EXACT
+    }
     assert any(z > 5 for z, *_ in caught.values()), caught
 
 

@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from shoal.findings import Finding
-from shoal.mixing import APART, DRIFT, half_drift, superchains_apart
-from shoal.verdict import judge
+from shoal.diagnostics.findings import Finding
+from shoal.diagnostics.mixing import APART, DRIFT, half_drift, superchains_apart
+from shoal.diagnostics.verdict import judge
 from simulated import ar1, sample_stats
 
 CHAINS, GROUPS = 128, 16
@@ -127,7 +127,7 @@ def test_slow_chains_with_a_skewed_log_density_are_left_in_peace():
         assert not any(finding.kind == "log_density" for finding in found)
 
 
-@pytest.mark.parametrize(("count", "blocking"), [(1, False), (51, False), (52, True)])
+@pytest.mark.parametrize(("count", "blocking"), [(1, False), (256, False), (257, True)])
 def test_divergences(count, blocking):
     diverging = np.zeros((CHAINS, 400), bool)
     diverging[3, : min(count, 30)] = True

@@ -19,8 +19,7 @@ LONGEST_FILE = 400
 LAYERS = [
     ["extras"],
     ["target"],
-    ["parameters"],
-    ["model"],
+    ["models"],
     ["bridges"],
     ["examples"],
     ["randomness"],
@@ -29,6 +28,7 @@ LAYERS = [
     ["kernels"],
     ["mesh"],
     ["adaptation"],
+    ["labels"],
     ["diagnostics"],
     ["statistics"],
     ["run"],
@@ -73,7 +73,9 @@ def imported_rooms(path: Path):
                 yield parts[1], node.lineno
 
 
-@pytest.mark.parametrize("path", [f for f in FILES if f != SOURCE / "__init__.py"], ids=lambda p: str(p.relative_to(SOURCE)))
+@pytest.mark.parametrize(
+    "path", [f for f in FILES if f != SOURCE / "__init__.py"], ids=lambda p: str(p.relative_to(SOURCE))
+)
 def test_imports_go_one_way(path):
     own = RANK[room(path)]
     wrong = [
@@ -112,7 +114,9 @@ def public_functions():
                     yield f"{name}.{attribute}", member
 
 
-@pytest.mark.parametrize(("name", "function"), public_functions(), ids=lambda v: v if isinstance(v, str) else "")
+@pytest.mark.parametrize(
+    ("name", "function"), list(public_functions()), ids=lambda v: v if isinstance(v, str) else ""
+)
 def test_docstrings_name_the_arguments_that_exist(name, function):
     text = inspect.getdoc(function) or ""
     if "Args:" not in text:

@@ -9,7 +9,7 @@ import pytest
 from numpyro.distributions import constraints
 
 import shoal
-from shoal.parameters import Parameter
+from shoal.models.parameters import Parameter
 
 PARAMETERS = {
     "real": shoal.real(3),

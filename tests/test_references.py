@@ -39,7 +39,9 @@ def test_breast_cancer_agrees_with_the_reference(targets):
         draws = result.draws
         z = np.concatenate([np.log(draws["tau"])[..., None], np.log(draws["lamb"]), draws["beta"]], axis=-1)
         assert worst_z(z, reference["mean"], reference["mcse_mean"]) < 4, f"a mean, seed {seed}"
-        assert worst_z(z**2, reference["mean_sq"], reference["mcse_mean_sq"]) < 4, f"a mean square, seed {seed}"
+        assert worst_z(z**2, reference["mean_sq"], reference["mcse_mean_sq"]) < 4, (
+            f"a mean square, seed {seed}"
+        )
 
 
 def log_prior(params):

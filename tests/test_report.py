@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from shoal.findings import Finding
+from shoal.diagnostics.findings import Finding
 from shoal.report.numbers import aligned, error_of, estimate, ratio
 from shoal.report.overview import Row, overview, variables, worst_first
-from shoal.result import Gradients, Result, Timing
+from shoal.results.result import Gradients, Result, Timing
 
 BAD = Finding("r_hat", "tau", 1.3, "Superchains disagree about <tau>.", "Warm up longer & look again.")
 NOTE = Finding("starts redrawn", "starts", 2.0, "Two starts were redrawn.", "", blocking=False)

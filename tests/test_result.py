@@ -5,8 +5,8 @@ import json
 import numpy as np
 import pytest
 
-from shoal.findings import Finding
-from shoal.result import Gradients, Result, Timing
+from shoal.diagnostics.findings import Finding
+from shoal.results.result import Gradients, Result, Timing
 from simulated import ar1, result, sample_stats
 
 
@@ -48,7 +48,7 @@ def test_converged_and_not():
 
 def test_findings_are_made_once(monkeypatch):
     calls = []
-    monkeypatch.setattr("shoal.result.judge", lambda *args: calls.append(args) or ())
+    monkeypatch.setattr("shoal.results.result.judge", lambda *args: calls.append(args) or ())
     made = result()
     assert made.converged
     assert made.findings == ()

@@ -7,9 +7,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from numpyro_models import documented, names
 
 import shoal
+from numpyro_models import documented, names
 
 FEW = {"num_chains": 8, "num_warmup": 60, "num_samples": 20, "progress_bar": False}
 RNG = np.random.default_rng(0)
@@ -86,7 +86,12 @@ def test_more_samples_begin_with_the_fewer(result):
 def test_tuning_of_another_run_skips_warmup(result):
     last = {name: values[:, -1] for name, values in result.draws.items()}
     again = shoal.sample(
-        regression(), num_chains=64, num_samples=50, tuning=result.tuning, initial_positions=last, progress_bar=False
+        regression(),
+        num_chains=64,
+        num_samples=50,
+        tuning=result.tuning,
+        initial_positions=last,
+        progress_bar=False,
     )
     assert again.gradients.warmup == 0
     assert again.settings["num_warmup"] == 0
@@ -110,7 +115,9 @@ def test_hmc_set_by_hand():
 
 
 def test_superchains_share_starts():
-    sampled = shoal.sample(regression(), num_chains=12, num_superchains=3, num_warmup=1, num_samples=5, progress_bar=False)
+    sampled = shoal.sample(
+        regression(), num_chains=12, num_superchains=3, num_warmup=1, num_samples=5, progress_bar=False
+    )
     np.testing.assert_array_equal(sampled.superchain, np.repeat([0, 1, 2], 4))
 
 
@@ -152,7 +159,9 @@ def test_draws_on_disk_are_those_in_memory(tmp_path):
 
 @pytest.mark.parametrize("name", names())
 def test_models_of_numpyro_documentation_sample(name):
-    sampled = shoal.sample(documented(name), num_chains=32, num_warmup=300, num_samples=200, progress_bar=False)
+    sampled = shoal.sample(
+        documented(name), num_chains=32, num_warmup=300, num_samples=200, progress_bar=False
+    )
     for name, values in sampled.draws.items():
         assert np.isfinite(values).all(), name
     assert sampled.converged, sampled.findings

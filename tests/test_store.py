@@ -5,11 +5,11 @@ import os
 import numpy as np
 import pytest
 
-from shoal.draws import Header, MemoryDraws
-from shoal.findings import Finding
-from shoal.result import Timing
-from shoal.store import check_new, load, save
-from shoal.zarr_draws import ZarrDraws
+from shoal.diagnostics.findings import Finding
+from shoal.results.draws import Header, MemoryDraws
+from shoal.results.result import Timing
+from shoal.results.store import check_new, load, save
+from shoal.results.zarr_draws import ZarrDraws
 from simulated import ar1, result, sample_stats
 
 pytest.importorskip("zarr", reason="Zarr is not installed")
@@ -69,7 +69,7 @@ def test_a_loaded_result_can_be_saved_again(tmp_path):
 
 
 def test_saving_in_blocks_changes_nothing(tmp_path, monkeypatch):
-    monkeypatch.setattr("shoal.store.CHUNK_BYTES", 8 * 3 * 4 * 7)
+    monkeypatch.setattr("shoal.results.store.CHUNK_BYTES", 8 * 3 * 4 * 7)
     made = result(8, 20)
     save(made, tmp_path / "run")
     same(made.draws, load(tmp_path / "run").draws)
@@ -78,7 +78,7 @@ def test_saving_in_blocks_changes_nothing(tmp_path, monkeypatch):
 def test_findings_are_read_not_made_again(tmp_path, monkeypatch):
     made = result(superchain=np.repeat(np.arange(2), 32))
     made.save(tmp_path / "run")
-    monkeypatch.setattr("shoal.result.judge", lambda *args: pytest.fail("judged again"))
+    monkeypatch.setattr("shoal.results.result.judge", lambda *args: pytest.fail("judged again"))
     assert load(tmp_path / "run").findings == made.findings
     assert not load(tmp_path / "run").converged
 

@@ -6,22 +6,22 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from shoal import examples as examples
     from shoal.bridges.numpyro import from_numpyro as from_numpyro
-    from shoal.findings import Finding as Finding
-    from shoal.model import Model as Model
-    from shoal.parameters import Parameter as Parameter
-    from shoal.parameters import cholesky_corr as cholesky_corr
-    from shoal.parameters import interval as interval
-    from shoal.parameters import ordered as ordered
-    from shoal.parameters import param as param
-    from shoal.parameters import positive as positive
-    from shoal.parameters import real as real
-    from shoal.parameters import simplex as simplex
-    from shoal.parameters import unit_interval as unit_interval
+    from shoal.diagnostics.findings import Finding as Finding
+    from shoal.models.model import Model as Model
+    from shoal.models.parameters import Parameter as Parameter
+    from shoal.models.parameters import cholesky_corr as cholesky_corr
+    from shoal.models.parameters import interval as interval
+    from shoal.models.parameters import ordered as ordered
+    from shoal.models.parameters import param as param
+    from shoal.models.parameters import positive as positive
+    from shoal.models.parameters import real as real
+    from shoal.models.parameters import simplex as simplex
+    from shoal.models.parameters import unit_interval as unit_interval
     from shoal.recipes import HMC as HMC
     from shoal.recipes import ChEES as ChEES
-    from shoal.result import Result as Result
+    from shoal.results.result import Result as Result
+    from shoal.results.store import load as load
     from shoal.sampling import sample as sample
-    from shoal.store import load as load
 
 __version__ = "0.1.0"
 
@@ -29,22 +29,22 @@ __version__ = "0.1.0"
 # answers `--help` without importing JAX.
 _HOMES = {
     "ChEES": "shoal.recipes",
-    "Finding": "shoal.findings",
+    "Finding": "shoal.diagnostics.findings",
     "HMC": "shoal.recipes",
-    "Model": "shoal.model",
-    "Parameter": "shoal.parameters",
-    "Result": "shoal.result",
-    "cholesky_corr": "shoal.parameters",
+    "Model": "shoal.models.model",
+    "Parameter": "shoal.models.parameters",
+    "Result": "shoal.results.result",
+    "cholesky_corr": "shoal.models.parameters",
     "from_numpyro": "shoal.bridges.numpyro",
-    "interval": "shoal.parameters",
-    "load": "shoal.store",
-    "ordered": "shoal.parameters",
-    "param": "shoal.parameters",
-    "positive": "shoal.parameters",
-    "real": "shoal.parameters",
+    "interval": "shoal.models.parameters",
+    "load": "shoal.results.store",
+    "ordered": "shoal.models.parameters",
+    "param": "shoal.models.parameters",
+    "positive": "shoal.models.parameters",
+    "real": "shoal.models.parameters",
     "sample": "shoal.sampling",
-    "simplex": "shoal.parameters",
-    "unit_interval": "shoal.parameters",
+    "simplex": "shoal.models.parameters",
+    "unit_interval": "shoal.models.parameters",
 }
 
 __all__ = [*sorted(_HOMES), "examples"]

@@ -40,7 +40,9 @@ class Placement:
     devices: tuple[jax.Device, ...]
 
     @classmethod
-    def of(cls, num_chains: int, tile: int | None = None, devices: list[jax.Device] | None = None) -> "Placement":
+    def of(
+        cls, num_chains: int, tile: int | None = None, devices: list[jax.Device] | None = None
+    ) -> "Placement":
         """The default placement: the backend's tile, as many local devices as there are tiles for."""
         devices = jax.local_devices() if devices is None else devices
         tile = min(tile or TILE.get(devices[0].platform, TILE_ON_ACCELERATORS), num_chains)

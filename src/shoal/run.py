@@ -89,7 +89,11 @@ class Run(eqx.Module):
 
 
 def begin(
-    program: Program, placement: Placement, root: PRNGKeyArray, position: Float[np.ndarray, "chains dim"], tuning: PyTree
+    program: Program,
+    placement: Placement,
+    root: PRNGKeyArray,
+    position: Float[np.ndarray, "chains dim"],
+    tuning: PyTree,
 ) -> Run:
     """A run at its start, placed on the devices.
 
@@ -106,7 +110,9 @@ def begin(
     ensemble = _ensemble_at(program.kernel, target, position, placement)
     tuning = placement.place(tuning, split=False)
     zero = placement.place(jnp.zeros((), jnp.int32), split=False)
-    return enter(program, Run(root, zero, chain, ensemble, tuning, None, {}, jnp.zeros(2, jnp.int32)), placement, 0)
+    return enter(
+        program, Run(root, zero, chain, ensemble, tuning, None, {}, jnp.zeros(2, jnp.int32)), placement, 0
+    )
 
 
 def enter(program: Program, run: Run, placement: Placement, length: int) -> Run:
@@ -183,7 +189,9 @@ def advance(
         def tick(i: Array, carry: tuple[Run, PyTree]) -> tuple[Run, PyTree]:
             run, buffer = carry
             run, kept = sweep(run)
-            write = lambda rows_so_far, new: jax.lax.dynamic_update_slice_in_dim(rows_so_far, new, i * rows, 0)
+            write = lambda rows_so_far, new: jax.lax.dynamic_update_slice_in_dim(
+                rows_so_far, new, i * rows, 0
+            )
             return run, jax.tree.map(write, buffer, kept)
 
         return jax.lax.fori_loop(0, sweeps, tick, (run, buffer))
@@ -205,7 +213,9 @@ class _Sweep(NamedTuple):
         ensemble, statistics, kept, watched = over_tiles(body, per_chain)
         adaptation, tuning = self.adapt(run, watched)
         step = run.step + program.kernel.draws_per_sweep
-        kept = jax.tree.map(lambda leaf: jnp.moveaxis(leaf, 0, 1).reshape(leaf.shape[1], -1, *leaf.shape[3:]), kept)
+        kept = jax.tree.map(
+            lambda leaf: jnp.moveaxis(leaf, 0, 1).reshape(leaf.shape[1], -1, *leaf.shape[3:]), kept
+        )
         after = Run(
             run.root, step, run.chain, _join(ensemble), tuning, adaptation, _join(statistics), run.window
         )
@@ -242,7 +252,9 @@ def _join(tree: PyTree) -> PyTree:
     return jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), tree)
 
 
-def _on_mesh(function: Callable[..., Any], placement: Placement, inside: Any, outside: Any) -> Callable[..., Any]:
+def _on_mesh(
+    function: Callable[..., Any], placement: Placement, inside: Any, outside: Any
+) -> Callable[..., Any]:
     """`function` of one tuple of arguments, run by every device on its own chains."""
     if placement.mesh is None:
         return function
@@ -250,7 +262,9 @@ def _on_mesh(function: Callable[..., Any], placement: Placement, inside: Any, ou
     def spread(arguments: tuple[Any, ...]) -> Any:
         arrays, rest = eqx.partition(arguments, eqx.is_array)
         local = lambda arrays: function(eqx.combine(arrays, rest))
-        return jax.shard_map(local, mesh=placement.mesh, in_specs=(inside,), out_specs=outside, check_vma=False)(arrays)
+        return jax.shard_map(
+            local, mesh=placement.mesh, in_specs=(inside,), out_specs=outside, check_vma=False
+        )(arrays)
 
     return spread
 
@@ -310,7 +324,9 @@ def sweeps_as_array(sweeps: int) -> Int[Array, ""]:
     return jnp.asarray(sweeps, jnp.int32)
 
 
-def report(program: Program, run: Run, placement: Placement, superchain: Int[np.ndarray, " chains"]) -> dict[str, dict[str, Any]]:
+def report(
+    program: Program, run: Run, placement: Placement, superchain: Int[np.ndarray, " chains"]
+) -> dict[str, dict[str, Any]]:
     """What the statistics say of all chains but those that fill up a tile, on the host."""
     memories = jax.tree.map(lambda leaf: np.asarray(leaf)[: placement.num_chains], run.statistics)
     return {name: fold.compute(memories[name], superchain) for name, fold in program.statistics.items()}

@@ -16,16 +16,27 @@ from jaxtyping import Int
 import shoal
 from shoal.adaptation import Fixed
 from shoal.mesh import Placement
-from shoal.model import Model
+from shoal.models.model import Model
 from shoal.progress import ChunkReport, progress
 from shoal.randomness import root_key
 from shoal.recipes import Sampler, named, tuning_from_arrays, tuning_to_arrays
-from shoal.result import Gradients, Result, Timing
-from shoal.run import Program, Run, begin, compile_phase, drive, enter, frozen, keep_draws, keep_nothing, report
+from shoal.results.draws import Header, MemoryDraws
+from shoal.results.result import Gradients, Result, Timing
+from shoal.results.zarr_draws import ZarrDraws, check_new
+from shoal.run import (
+    Program,
+    Run,
+    begin,
+    compile_phase,
+    drive,
+    enter,
+    frozen,
+    keep_draws,
+    keep_nothing,
+    report,
+)
 from shoal.starts import Starts, default_superchains, dispersed, given
 from shoal.statistics import Health, Moments
-from shoal.draws import Header, MemoryDraws
-from shoal.zarr_draws import ZarrDraws, check_new
 from shoal.target import Target
 
 DTYPES = {"float32": np.float32, "float64": np.float64}

@@ -13,8 +13,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
-from shoal.findings import Finding
-from shoal.model import Model
+from shoal.diagnostics.findings import Finding
+from shoal.models.model import Model
 from shoal.target import Target
 
 # Stan's and NumPyro's rule for starts: uniform on (-2, 2) in each unconstrained coordinate.
@@ -145,7 +145,9 @@ def _why_not_finite(model: Model, target: Target, point: np.ndarray, bad: int, p
     """One paragraph: what is not finite, which parameter is to blame, and what to do."""
     log_density, gradient = (np.asarray(part)[0] for part in _value(target, jnp.asarray(point[None])))
     names = np.array([name.partition("[")[0] for name in model.coordinates])
-    what = f"the log density is {log_density}" if not np.isfinite(log_density) else "its gradient is not finite"
+    what = (
+        f"the log density is {log_density}" if not np.isfinite(log_density) else "its gradient is not finite"
+    )
     culprits = _culprits(target, point, names, gradient)
     where = f"The cause is in {', '.join(culprits)}" if culprits else "No single parameter is the cause"
     values = model.constrain(point)

@@ -5,4 +5,4 @@ from shoal.adaptation.chees import ChEES
 from shoal.adaptation.diagonal import DiagonalMetric
 from shoal.adaptation.step_size import StepSize
 
-__all__ = ["Adaptation", "Chain", "ChEES", "DiagonalMetric", "During", "Fixed", "StepSize"]
+__all__ = ["Adaptation", "ChEES", "Chain", "DiagonalMetric", "During", "Fixed", "StepSize"]

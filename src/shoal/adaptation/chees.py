@@ -40,7 +40,8 @@ class ChEES(Adaptation):
 
     class Memory(eqx.Module):
         """Attributes: the log length and its settled average; running means of the criterion and of the
-        squared slope; the slowest direction, its length the largest eigenvalue; the count."""
+        squared slope; the slowest direction, its length the largest eigenvalue; the count.
+        """
 
         log: Float[Array, ""]
         settled: Float[Array, ""]
@@ -77,7 +78,7 @@ class ChEES(Adaptation):
     def pooled(
         self, memory: PyTree, tuning: Tuning, tiles: Transition, pool: Pool
     ) -> tuple[Float[Array, ""], Float[Array, ""], Float[Array, " dim"]]:
-        """dC / d log tau, C, and the whitened covariance times the slowest direction."""
+        """DC / d log tau, C, and the whitened covariance times the slowest direction."""
 
         def places(draws: Transition) -> tuple[Array, Array, Array]:
             accept = draws.info.acceptance_rate
@@ -113,4 +114,6 @@ class ChEES(Adaptation):
 
     def freeze(self, memory: PyTree, tuning: Tuning) -> Tuning:
         length = jnp.exp(jnp.maximum(memory.settled, self.least(memory.slowest)))
-        return eqx.tree_at(lambda t: t.trajectory, tuning, jnp.where(memory.count > 0, length, tuning.trajectory))
+        return eqx.tree_at(
+            lambda t: t.trajectory, tuning, jnp.where(memory.count > 0, length, tuning.trajectory)
+        )

@@ -3,8 +3,8 @@ r"""Step size by dual averaging of the pooled acceptance (Nesterov, 2009; Hoffma
 All chains' acceptance probabilities at one step size are one observation: their harmonic mean, which a few
 badly served chains pull down (Hoffman, Radul & Sountsov, 2021, section 3.3). A chain that is stuck accepts
 nothing at any step size; counted in full, it would drag the step size of all others to zero. So the inverse of
-one chain's acceptance counts as at most $1 + \frac14 n (1/\delta - 1)$, for $n$ chains and the target $\delta$: a
-quarter of what the target lets all of them fall short, and at least 4.
+one chain's acceptance counts as at most $\kappa = 1 + 0.45\,n\,(1/\delta - 1)$ for $n$ chains and the target
+$\delta$, and as at most 4 where that is less: even two stuck chains do not use up what the target allows all.
 """
 
 import math
@@ -17,6 +17,10 @@ from shoal.adaptation.averaging import weight
 from shoal.adaptation.base import Adaptation, Tuning
 from shoal.ensemble import Transition
 from shoal.mesh import Pool
+
+# Of the shortfall that the target allows all chains, the most that one of them may use.
+SHARE = 0.45
+
 
 class StepSize(Adaptation):
     """Moves `tuning.step_size` until the harmonic mean of acceptance is `target_accept`.
@@ -48,7 +52,7 @@ class StepSize(Adaptation):
     def update(
         self, memory: PyTree, tuning: Tuning, tiles: Transition, pool: Pool, progress: Float[Array, ""]
     ) -> tuple[PyTree, Tuning]:
-        floor = 1.0 / max(4.0, 1.0 + 0.45 * pool.count * (1.0 / self.target_accept - 1.0))
+        floor = 1.0 / max(4.0, 1.0 + SHARE * pool.count * (1.0 / self.target_accept - 1.0))
         inverse = pool.sum(lambda draws: 1.0 / jnp.maximum(draws.info.acceptance_rate, floor), tiles)
         count = memory.count + 1.0
         missing = self.target_accept - pool.count / inverse

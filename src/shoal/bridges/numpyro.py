@@ -15,14 +15,14 @@ from numpyro import handlers
 from numpyro.infer.util import constrain_fn, potential_energy, unconstrain_fn
 from numpyro.primitives import Messenger
 
-from shoal import datasets
 from shoal.bridges.arguments import Call, is_array, is_float_array, narrowed, take_apart
 from shoal.bridges.sites import Sites, find_sites, fixed_values, title
-from shoal.causes import cause
-from shoal.formula import hashable
-from shoal.layout import Layout
-from shoal.model import Compiled, Model
-from shoal.precision import current, shape_of
+from shoal.models import datasets
+from shoal.models.causes import cause
+from shoal.models.formula import hashable
+from shoal.models.layout import Layout
+from shoal.models.model import Compiled, Model
+from shoal.models.precision import current, shape_of
 
 
 @dataclass(frozen=True, eq=False)

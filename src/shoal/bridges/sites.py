@@ -11,10 +11,10 @@ from numpyro import handlers
 from numpyro.distributions import biject_to
 from numpyro.infer import init_to_uniform
 
-from shoal.axes import RESERVED
 from shoal.bridges.arguments import is_array
-from shoal.causes import cause
-from shoal.layout import Slot
+from shoal.models.axes import RESERVED
+from shoal.models.causes import cause
+from shoal.models.layout import Slot
 
 
 class Sites(NamedTuple):

@@ -14,7 +14,7 @@ from shoal.cli.codes import debug, run_directory, usage
 def report(directory: str, out: str | None) -> None:
     """Write the run in DIR as one HTML file that needs no network."""
     from shoal.report import write
-    from shoal.store import load
+    from shoal.results.store import load
 
     place = Path(out) if out else Path(directory) / "report.html"
     if not place.parent.is_dir():

@@ -16,7 +16,7 @@ from shoal.cli.codes import DONE, INTERRUPTED, NOT_CONVERGED, TERMINATED, as_jso
 
 if TYPE_CHECKING:
     from shoal.recipes import Sampler
-    from shoal.result import Result
+    from shoal.results.result import Result
 
 PRECISIONS = ("float32", "float64")
 
@@ -176,7 +176,7 @@ def place_for(target: str, out: str | None) -> Path | None:
     from shoal.extras import require
 
     require("zarr", "Keeping draws in --out", extra="store")
-    from shoal.store import check_new
+    from shoal.results.store import check_new
 
     try:
         return check_new(place)

@@ -26,7 +26,7 @@ def summary(directory: str, everything: bool, limit: int, as_json: bool) -> int:
         print_verdict,
     )
     from shoal.report.overview import facts, overview
-    from shoal.store import load
+    from shoal.results.store import load
 
     with usage():
         result = load(directory)

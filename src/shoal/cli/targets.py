@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 if TYPE_CHECKING:
-    from shoal.model import Model
+    from shoal.models.model import Model
 
 
 def check(text: str) -> None:
@@ -155,7 +155,7 @@ def _told(error: Exception) -> str:
 
 
 def _as_model(thing: Any, text: str) -> "Model":
-    from shoal.model import Model
+    from shoal.models.model import Model
 
     for _ in range(2):
         if isinstance(thing, Model):

@@ -25,8 +25,8 @@ from shoal.report.overview import (
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from shoal.findings import Finding
-    from shoal.result import Result
+    from shoal.diagnostics.findings import Finding
+    from shoal.results.result import Result
 
 WORD_WIDTH = 12
 

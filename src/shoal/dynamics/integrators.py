@@ -60,9 +60,7 @@ class Flow(NamedTuple):
             phase = self.drift(drift, self.kick(kick, (position, momentum, self.target.gradient(position))))
         return phase
 
-    def integrate(
-        self, start: Phase, num_steps: Int[Array, ""]
-    ) -> tuple[Phase, Float[Array, " chains"]]:
+    def integrate(self, start: Phase, num_steps: Int[Array, ""]) -> tuple[Phase, Float[Array, " chains"]]:
         """`num_steps` steps for every chain, and the log density at the end.
 
         Args:

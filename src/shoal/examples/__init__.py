@@ -7,7 +7,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
-    from shoal.model import Model
+    from shoal.models.model import Model
 
 
 class Example(NamedTuple):

@@ -15,8 +15,8 @@ from jax import Array
 
 from shoal.examples.logistic import log_bernoulli
 from shoal.extras import require
-from shoal.model import Model
-from shoal.parameters import positive, real
+from shoal.models.model import Model
+from shoal.models.parameters import positive, real
 
 # log density of Gamma(1/2, rate 1/2) is -log(x) / 2 - x / 2 + this; of N(0, 1), -x² / 2 + the same number.
 _NORMALISER = -0.5 * math.log(2 * math.pi)

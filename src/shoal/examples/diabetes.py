@@ -21,7 +21,7 @@ import numpyro.distributions as dist
 
 from shoal.bridges.numpyro import from_numpyro
 from shoal.extras import require
-from shoal.model import Model
+from shoal.models.model import Model
 
 NUM_GROUPS = 10
 

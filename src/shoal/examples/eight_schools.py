@@ -14,7 +14,7 @@ import numpyro
 import numpyro.distributions as dist
 
 from shoal.bridges.numpyro import from_numpyro
-from shoal.model import Model
+from shoal.models.model import Model
 
 SCHOOLS = ["Choate", "Deerfield", "Phillips Andover", "Phillips Exeter", "Hotchkiss", "Lawrenceville"]
 SCHOOLS += ["St. Paul's", "Mt. Hermon"]

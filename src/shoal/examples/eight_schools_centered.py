@@ -17,7 +17,7 @@ import numpyro.distributions as dist
 
 from shoal.bridges.numpyro import from_numpyro
 from shoal.examples.eight_schools import SCHOOLS, data
-from shoal.model import Model
+from shoal.models.model import Model
 
 
 def effects(sigma: np.ndarray, y: np.ndarray | None = None) -> None:

@@ -14,8 +14,8 @@ import numpy as np
 from jax import Array
 from jax.scipy.linalg import solve_triangular
 
-from shoal.model import Model
-from shoal.parameters import positive
+from shoal.models.model import Model
+from shoal.models.parameters import positive
 
 # Mean and standard deviation of the logarithm.
 PRIORS = {"amplitude": (0.0, 1.0), "length": (0.0, 1.0), "noise": (-1.5, 1.0)}

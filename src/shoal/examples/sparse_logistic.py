@@ -8,8 +8,8 @@ import operator
 import numpy as np
 
 from shoal.examples.breast_cancer import log_likelihood, log_prior
-from shoal.model import Model
-from shoal.parameters import positive, real
+from shoal.models.model import Model
+from shoal.models.parameters import positive, real
 
 
 def simulate(num_rows: int, num_columns: int, seed: int) -> dict[str, np.ndarray]:

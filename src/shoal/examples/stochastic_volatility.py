@@ -20,7 +20,7 @@ import numpyro.distributions as dist
 from jax import Array
 
 from shoal.bridges.numpyro import from_numpyro
-from shoal.model import Model
+from shoal.models.model import Model
 
 
 def autoregression(persistence: Array, shocks: Array) -> Array:

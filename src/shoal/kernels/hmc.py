@@ -75,7 +75,9 @@ class HMC(Kernel["HMC.Tuning"]):
         metric: Metric
 
     def tuning(self, dim: int, dtype: DTypeLike) -> "HMC.Tuning":
-        return self.Tuning(jnp.asarray(0.1, dtype), jnp.asarray(10, jnp.int32), Diagonal(jnp.ones(dim, dtype)))
+        return self.Tuning(
+            jnp.asarray(0.1, dtype), jnp.asarray(10, jnp.int32), Diagonal(jnp.ones(dim, dtype))
+        )
 
     def step(
         self, keys: Keys, ensemble: Ensemble, tuning: "HMC.Tuning", target: Target

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from shoal.result import Result
+    from shoal.results.result import Result
 
 
 def write(result: "Result", path: str | os.PathLike[str]) -> Path:

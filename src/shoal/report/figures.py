@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from shoal.result import Result
+    from shoal.results.result import Result
 
 WIDTH = 11.0
 _FEW_CHAINS = 6

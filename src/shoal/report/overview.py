@@ -9,8 +9,8 @@ from shoal.progress import human
 from shoal.report import numbers
 
 if TYPE_CHECKING:
-    from shoal.findings import Finding
-    from shoal.result import Result
+    from shoal.diagnostics.findings import Finding
+    from shoal.results.result import Result
 
 COLUMNS = ("mean", "sd", "mcse_mean", "ess_bulk", "ess_tail", "r_hat")
 HEADINGS = ("mean", "sd", "mcse", "ESS bulk", "ESS tail", "R-hat")
@@ -152,7 +152,7 @@ def divergences(result: "Result") -> int:
 
 def facts(result: "Result") -> list[tuple[str, str]]:
     """Key figures as pairs of a word and a text; what is not known is left out."""
-    from shoal.summary import round_number, seconds
+    from shoal.results.summary import round_number, seconds
 
     draws, diverging = result.num_chains * result.num_draws, divergences(result)
     pairs = [("draws", f"{result.num_chains:,} chains × {result.num_draws:,} = {draws:,}")]

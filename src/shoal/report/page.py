@@ -25,8 +25,8 @@ from shoal.report.overview import (
 )
 
 if TYPE_CHECKING:
-    from shoal.findings import Finding
-    from shoal.result import Result
+    from shoal.diagnostics.findings import Finding
+    from shoal.results.result import Result
 
 MOST_ROWS = 500
 MOST_FIGURES = 4
@@ -104,7 +104,7 @@ def _findings(findings: "Iterable[Finding]", kind: str) -> str:
 
 def _tiles(result: "Result", seen: Overview) -> str:
     """Key figures, each a number, what it is, and a note."""
-    from shoal.summary import round_number, seconds
+    from shoal.results.summary import round_number, seconds
 
     draws, diverging = result.num_chains * result.num_draws, divergences(result)
     warmup = result.settings.get("num_warmup")
@@ -192,8 +192,8 @@ def _figures(result: "Result", seen: Overview) -> str:
 
 def nested_r_hat(result: "Result") -> np.ndarray:
     """Nested R-hat of every number, in the order of the model, as the verdict computes it."""
-    from shoal.diagnostics import superchain_index
-    from shoal.mixing import mixing
+    from shoal.diagnostics.estimates import superchain_index
+    from shoal.diagnostics.mixing import mixing
 
     ids = superchain_index(np.asarray(result.superchain), result.num_chains)
     each = [mixing(np.asarray(result.draws[name]), ids).r_hat for name in variables(result)]

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from shoal.diagnostics import nested_of_moments
+from shoal.diagnostics.estimates import nested_of_moments
 from shoal.ensemble import Ensemble, Transition
 from shoal.statistics.base import Said, Statistic
 

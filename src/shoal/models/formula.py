@@ -14,10 +14,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from shoal.causes import cause
-from shoal.layout import Layout, Slot
-from shoal.parameters import Parameter
-from shoal.precision import shape_of
+from shoal.models.causes import cause
+from shoal.models.layout import Layout, Slot
+from shoal.models.parameters import Parameter
+from shoal.models.precision import shape_of
 
 
 @dataclass(frozen=True, eq=False)

@@ -5,9 +5,9 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from shoal.diagnostics import MIN_DRAWS
-from shoal.findings import Finding, name_chains
-from shoal.mixing import APART, DRIFT, Mixing
+from shoal.diagnostics.estimates import MIN_DRAWS
+from shoal.diagnostics.findings import Finding, name_chains
+from shoal.diagnostics.mixing import APART, DRIFT, Mixing
 
 MAX_R_HAT = 1.01
 MIN_ESS = 400

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from shoal import diagnostics
-from shoal.findings import Finding
+from shoal.diagnostics import estimates as diagnostics
+from shoal.diagnostics.findings import Finding
+from shoal.diagnostics.verdict import judge
 from shoal.labels import labels
-from shoal.verdict import judge
-from shoal.zarr_draws import StoredDraws
+from shoal.results.zarr_draws import StoredDraws
 
 if TYPE_CHECKING:
     import pandas
@@ -96,7 +96,7 @@ class Result:
 
     @property
     def converged(self) -> bool:
-        """Whether no finding forbids to use the draws: see `shoal.verdict.judge` for the rules."""
+        """Whether no finding forbids to use the draws: see `shoal.diagnostics.verdict.judge` for the rules."""
         return not any(finding.blocking for finding in self.findings)
 
     @functools.cached_property
@@ -116,13 +116,13 @@ class Result:
         Raises:
             ValueError: a name is not among the variables.
         """
-        from shoal.summary import summary
+        from shoal.results.summary import summary
 
         return summary(self, var_names)
 
     def to_datatree(self) -> "xarray.DataTree":
         """The run in ArviZ's schema: `posterior` and `sample_stats`, with `superchain` along `chain`."""
-        from shoal.datatree import datatree
+        from shoal.results.datatree import datatree
 
         return datatree(self)
 
@@ -132,7 +132,7 @@ class Result:
         Args:
             path: a directory that is empty or does not exist.
         """
-        from shoal.store import save
+        from shoal.results.store import save
 
         save(self, path)
 
@@ -176,12 +176,12 @@ class Result:
         return _rate(self.worst_ess, self.timing.sampling)
 
     def __repr__(self) -> str:
-        from shoal.summary import text
+        from shoal.results.summary import text
 
         return text(self)
 
     def _repr_html_(self) -> str:
-        from shoal.summary import html
+        from shoal.results.summary import html
 
         return html(self)
 

@@ -6,7 +6,7 @@
 import numpy as np
 import scipy.fft
 
-from shoal.rows import split
+from shoal.diagnostics.rows import split
 
 # From this many chains on, the spread of their means tells the error of the mean to 18% and better, without
 # autocovariances, for chains of any length.

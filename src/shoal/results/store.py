@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 
-from shoal.directories import check_new
-from shoal.draws import Header, MemoryDraws
-from shoal.findings import Finding
-from shoal.result import Gradients, Result, Timing
-from shoal.zarr_draws import FORMAT_VERSION, StoredDraws, ZarrDraws, zarr_package
+from shoal.diagnostics.findings import Finding
+from shoal.results.directories import check_new
+from shoal.results.draws import Header, MemoryDraws
+from shoal.results.result import Gradients, Result, Timing
+from shoal.results.zarr_draws import FORMAT_VERSION, StoredDraws, ZarrDraws, zarr_package
 
 __all__ = ["Header", "MemoryDraws", "ZarrDraws", "check_new", "load", "save"]
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from shoal.layout import Layout
+from shoal.models.layout import Layout
 
 
 def read_values(values: Any, layout: Layout) -> tuple[dict[str, np.ndarray], tuple[int, ...]]:

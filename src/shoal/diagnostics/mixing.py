@@ -18,9 +18,9 @@ from typing import NamedTuple
 import numpy as np
 import scipy.stats
 
-from shoal.diagnostics import MIN_DRAWS, halved, nested
-from shoal.effective import many_chain_ess
-from shoal.rows import blocks, moving, normal_scores, split
+from shoal.diagnostics.effective import many_chain_ess
+from shoal.diagnostics.estimates import MIN_DRAWS, halved, nested
+from shoal.diagnostics.rows import blocks, moving, normal_scores, split
 
 # One in ten million: some thousands of tests in a run leave less than one false alarm in a thousand runs.
 LEVEL = 1e-7

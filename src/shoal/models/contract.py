@@ -3,8 +3,8 @@
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from shoal.formula import accepts
-from shoal.parameters import Parameter
+from shoal.models.formula import accepts
+from shoal.models.parameters import Parameter
 
 
 def read_params(params: Any) -> tuple[tuple[str, Parameter], ...]:

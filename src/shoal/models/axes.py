@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-RESERVED = ("chain", "draw")
+RESERVED = ("chain", "draw", "superchain")
 
 
 def check_axes(

@@ -8,10 +8,10 @@ import numpy as np
 
 from shoal.extras import require
 from shoal.labels import axes
-from shoal.zarr_draws import to_json
+from shoal.results.zarr_draws import to_json
 
 if TYPE_CHECKING:
-    from shoal.result import Result
+    from shoal.results.result import Result
 
 
 def datatree(result: "Result") -> Any:

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from shoal.diagnostics.findings import count
 from shoal.extras import require
-from shoal.findings import count
 
 if TYPE_CHECKING:
-    from shoal.result import Result
+    from shoal.results.result import Result
 
 COLUMNS = ("mean", "sd", "mcse_mean", "ess_bulk", "ess_tail", "r_hat")
 WIDTH = 110

@@ -14,13 +14,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from shoal.directories import check_new
-from shoal.draws import Header, check_chunk
 from shoal.extras import require
 from shoal.labels import axes
+from shoal.results.directories import check_new
+from shoal.results.draws import Header, check_chunk
 
 if TYPE_CHECKING:
-    from shoal.result import Result
+    from shoal.results.result import Result
 
 FORMAT_VERSION = 1
 

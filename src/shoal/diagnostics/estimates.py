@@ -15,8 +15,8 @@ from collections.abc import Callable
 
 import numpy as np
 
-from shoal.effective import geyer_ess, many_chain_ess
-from shoal.rows import blocks, moving, normal_scores, split
+from shoal.diagnostics.effective import geyer_ess, many_chain_ess
+from shoal.diagnostics.rows import blocks, moving, normal_scores, split
 
 MIN_DRAWS = 4
 TAILS = (0.05, 0.95)

@@ -8,15 +8,15 @@ import equinox as eqx
 import jax
 import numpy as np
 
-from shoal import datasets
-from shoal.axes import check_axes
-from shoal.contract import read_params, read_terms
-from shoal.formula import Constrain, Formula, LogDensity, Unconstrain, check_term, hashable, structs
-from shoal.layout import Layout
-from shoal.parameters import Parameter
-from shoal.precision import current
+from shoal.models import datasets
+from shoal.models.axes import check_axes
+from shoal.models.contract import read_params, read_terms
+from shoal.models.formula import Constrain, Formula, LogDensity, Unconstrain, check_term, hashable, structs
+from shoal.models.layout import Layout
+from shoal.models.parameters import Parameter
+from shoal.models.precision import current
+from shoal.models.values import check_support, read_values
 from shoal.target import Target
-from shoal.values import check_support, read_values
 
 
 @dataclass(frozen=True)
@@ -121,7 +121,7 @@ class Model:
 
         Args:
             compiled: the functions, which read the data in the form of `data`.
-            data: as from `shoal.datasets.read`.
+            data: as from `shoal.models.datasets.read`.
             dims: as for `Model`.
             coords: as for `Model`.
             name: as for `Model`.
@@ -309,7 +309,7 @@ class Model:
 def _in_precision(dtype: np.dtype, compute: Callable[[], Any]) -> Any:
     """Compute in single or double, and in single where a replayed model has been traced in it before.
 
-    See `shoal.precision.shape_of`: a NumPyro model that closes over numpy arrays cannot be replayed in both.
+    See `shoal.models.precision.shape_of`: a NumPyro model that closes over numpy arrays cannot be replayed in both.
     """
     with jax.enable_x64(dtype == np.float64):
         try:

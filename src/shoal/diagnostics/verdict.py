@@ -6,15 +6,17 @@ from typing import Any
 
 import numpy as np
 
-from shoal import chains
-from shoal.diagnostics import MIN_DRAWS, superchain_index
-from shoal.findings import Finding, count, name_chains
+from shoal.diagnostics import chains
+from shoal.diagnostics.estimates import MIN_DRAWS, superchain_index
+from shoal.diagnostics.findings import Finding, count, name_chains
+from shoal.diagnostics.mixing import mixing
+from shoal.diagnostics.trial import Variable
 from shoal.labels import labels
-from shoal.mixing import mixing
-from shoal.trial import Variable
 
 MIN_SUPERCHAINS = 4
-MAX_DIVERGING = 0.001
+# Not a sharp line: with the default sampler 0.05% of transitions diverge on breast_cancer and 0.2% on German
+# credit, whose posteriors agree with their references, and 0.6% on centred eight schools, whose neck is missed.
+MAX_DIVERGING = 0.005
 
 
 def judge(
@@ -33,12 +35,12 @@ def judge(
       superchain: with M = 8 it is 1.06 and passes superchains that are a third of a standard deviation apart.
       1.01 asks for about 50 effective draws in each half of a superchain, 1,600 with 16 superchains, whatever
     M; - no superchain is significantly and by more than a quarter of a standard deviation off the others, and
-      the second half of the run is not off the first by more than a tenth (`shoal.mixing`);
+      the second half of the run is not off the first by more than a tenth (`shoal.diagnostics.mixing`);
     - at least 400 effective draws, for location and for scale;
     - all draws are finite.
 
     For chains: none stood still through the last half of the run, none is far away in log density, and at
-    most one transition in a thousand diverged. Runs with fewer than 4 draws per chain or 4 superchains cannot
+    most one transition in 200 diverged. Runs with fewer than 4 draws per chain or 4 superchains cannot
     be judged, which blocks. Quantities that are constant are left out; when all are, that blocks.
 
     Args:

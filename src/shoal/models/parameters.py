@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from shoal.supports import Support, bounded, from_constraint, named
+from shoal.models.supports import Support, bounded, from_constraint, named
 
 Shape = int | Sequence[int]
 
