@@ -51,9 +51,7 @@ def gaussian_log_density(x, precision):
 
 
 CORRELATED = Exact(
-    target=lambda dtype: Target(
-        gaussian_log_density, nothing, jnp.asarray(np.linalg.inv(CORRELATION), dtype), 5
-    ),
+    target=lambda dtype: Target(gaussian_log_density, nothing, jnp.asarray(np.linalg.inv(CORRELATION), dtype), 5),
     draw=lambda rng, n: rng.normal(size=(n, 5)) @ FACTOR.T,
     functions={
         "x": (lambda x: x, 0.0),

@@ -84,7 +84,7 @@ class NeverRejects(Mutant):
     """The proposal is kept without accepting it."""
 
     def accept(self, uniform, current, proposed, error):
-        after, rate, error = metropolis(uniform, current, proposed, error)
+        _, rate, error = metropolis(uniform, current, proposed, error)
         return proposed, rate, error
 
 

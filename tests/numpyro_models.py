@@ -15,9 +15,7 @@ def eight_schools(J, sigma, y=None):
     mu = numpyro.sample("mu", dist.Normal(0, 5))
     tau = numpyro.sample("tau", dist.HalfCauchy(5))
     with numpyro.plate("J", J), numpyro.handlers.reparam(config={"theta": TransformReparam()}):
-        theta = numpyro.sample(
-            "theta", dist.TransformedDistribution(dist.Normal(0.0, 1.0), AffineTransform(mu, tau))
-        )
+        theta = numpyro.sample("theta", dist.TransformedDistribution(dist.Normal(0.0, 1.0), AffineTransform(mu, tau)))
         numpyro.sample("obs", dist.Normal(theta, sigma), obs=y)
 
 

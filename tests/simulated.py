@@ -8,9 +8,7 @@ from scipy.signal import lfilter
 from shoal.results.result import Gradients, Result, Timing
 
 
-def ar1(
-    rng: np.random.Generator, chains: int, draws: int, shape: tuple[int, ...] = (), rho: float = 0.5
-) -> np.ndarray:
+def ar1(rng: np.random.Generator, chains: int, draws: int, shape: tuple[int, ...] = (), rho: float = 0.5) -> np.ndarray:
     """Stationary AR(1) chains, standard normal, autocorrelation time (1 + rho) / (1 - rho)."""
     noise = rng.standard_normal((chains, draws, *shape))
     noise[:, 1:] *= np.sqrt(1 - rho**2)
@@ -30,9 +28,7 @@ def sample_stats(lp: np.ndarray, dtype: type = np.float32) -> dict[str, np.ndarr
     }
 
 
-def result(
-    chains: int = 64, draws: int = 100, /, dtype: type = np.float32, seed: int = 0, **changes: Any
-) -> Result:
+def result(chains: int = 64, draws: int = 100, /, dtype: type = np.float32, seed: int = 0, **changes: Any) -> Result:
     """A converged run of a scalar and a labelled vector."""
     z = ar1(np.random.default_rng(seed), chains, draws, (4,), rho=0.3).astype(dtype)
     fields: dict[str, Any] = {

@@ -37,7 +37,7 @@ def tuned(log_density, data, sampler=None, draws: int = 400, start=None):
     start = start.astype(np.float32)
     run = begin(program, placement, root_key(0), start, sampler.tuning(DIM, np.float32))
     run, _ = advance(program, enter(program, run, placement, draws), jnp.int32(draws), placement, draws)
-    return frozen(program, run), run
+    return frozen(program, run, placement), run
 
 
 def test_metric_finds_scales_four_orders_apart():

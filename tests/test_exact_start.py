@@ -52,9 +52,7 @@ def run_from_exact_draws(kernel, name: str, dtype: type, target=None, draws: int
         return moved, float(np.mean(moved != start))
 
 
-KERNELS = {
-    name: getattr(kernels, name) for name in kernels.__all__ if getattr(kernels, name) is not kernels.Kernel
-}
+KERNELS = {name: getattr(kernels, name) for name in kernels.__all__ if getattr(kernels, name) is not kernels.Kernel}
 
 
 def test_exact_draws_are_exact():
@@ -75,9 +73,7 @@ def test_kernel_leaves_target_invariant(kernel, name, dtype):
 
 @pytest.mark.parametrize("mutant", MUTANTS.values(), ids=MUTANTS.keys())
 def test_mutant_is_caught(mutant):
-    caught = {
-        name: worst_z(EXACT[name], run_from_exact_draws(mutant(), name, np.float32)[0]) for name in EXACT
-    }
+    caught = {name: worst_z(EXACT[name], run_from_exact_draws(mutant(), name, np.float32)[0]) for name in EXACT}
     assert any(z > 5 for z, *_ in caught.values()), caught
 
 

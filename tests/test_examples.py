@@ -38,9 +38,7 @@ def test_the_posts_joint_log_prob(founding):
     value = float(breast_cancer.joint_log_prob(x, y, 1.0, 1.0, beta))
     assert value == pytest.approx(-4869.8623, rel=1e-5)
     # With a vector of ones the prior of λ counts thirty times.
-    assert float(breast_cancer.joint_log_prob(x, y, 1.0, jnp.ones(30), beta)) == pytest.approx(
-        -4911.011, rel=1e-5
-    )
+    assert float(breast_cancer.joint_log_prob(x, y, 1.0, jnp.ones(30), beta)) == pytest.approx(-4911.011, rel=1e-5)
 
 
 def test_log_density_and_gradient_at_the_origin(founding):
@@ -123,9 +121,7 @@ def test_log1p_exp_and_its_derivatives_are_exact(x64):
         first = jax.vmap(jax.grad(log1p_exp))(x)
         np.testing.assert_allclose(first, 1 / (1 + np.exp(-points)), atol=tolerance)
         second = jax.vmap(jax.grad(jax.grad(log1p_exp)))(x)
-        np.testing.assert_allclose(
-            second, 0.25 / np.cosh(np.clip(points, -700, 700) / 2) ** 2, atol=tolerance
-        )
+        np.testing.assert_allclose(second, 0.25 / np.cosh(np.clip(points, -700, 700) / 2) ** 2, atol=tolerance)
         assert first.dtype == second.dtype == dtype
     assert float(log_bernoulli(jnp.array([1.0, 0.0]), jnp.array([1e5, -1e5]))) == 0
 
@@ -173,8 +169,7 @@ def test_centred_and_not_are_one_posterior():
         values = raw.constrain(position)
         other = centred.unconstrain({name: values[name] for name in ("mu", "tau", "theta")})
         difference = (
-            raw.target(np.float64)(jnp.asarray(position))[0]
-            - centred.target(np.float64)(jnp.asarray(other))[0]
+            raw.target(np.float64)(jnp.asarray(position))[0] - centred.target(np.float64)(jnp.asarray(other))[0]
         )
         np.testing.assert_allclose(difference, 8 * np.log(values["tau"]), atol=1e-9)
 
@@ -184,9 +179,7 @@ def test_sparse_logistic_of_any_size():
     assert model.dim == 15
     assert model.data["x"].shape == (50, 7)
     assert not np.array_equal(model.data["x"], load("sparse_logistic", num_rows=50, num_columns=7).data["x"])
-    assert load("sparse_logistic", num_columns=7, num_rows=50, seed=3).data["y"].tolist() == list(
-        model.data["y"]
-    )
+    assert load("sparse_logistic", num_columns=7, num_rows=50, seed=3).data["y"].tolist() == list(model.data["y"])
 
 
 @pytest.mark.parametrize("num", [2, 3, 8, 37])

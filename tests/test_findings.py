@@ -183,9 +183,7 @@ def test_missing_draws_are_counted():
 def test_constants_beside_are_left_out():
     z = ar1(np.random.default_rng(0), CHAINS, 400, (2, 2)).astype(np.float32)
     z[..., 0, 0], z[..., 0, 1] = 1.0, 0.0
-    rounding = np.float32(1) + np.spacing(np.float32(1)) * np.random.default_rng(1).integers(
-        0, 4, z.shape[:2]
-    )
+    rounding = np.float32(1) + np.spacing(np.float32(1)) * np.random.default_rng(1).integers(0, 4, z.shape[:2])
     assert judge({"factor": z, "diagonal": rounding.astype(np.float32)}, {}, IDS) == ()
 
 
@@ -234,9 +232,7 @@ def test_shifts_must_be_both_large_and_beyond_chance():
     distance, farthest = superchains_apart(precise, IDS)
     np.testing.assert_allclose(distance, 1.2 * APART, atol=0.01)
     assert set(farthest) == {3}
-    np.testing.assert_allclose(
-        half_drift(rng.normal(1.2 * DRIFT, 0.01, (10, CHAINS))), 1.2 * DRIFT, atol=0.01
-    )
+    np.testing.assert_allclose(half_drift(rng.normal(1.2 * DRIFT, 0.01, (10, CHAINS))), 1.2 * DRIFT, atol=0.01)
 
 
 def test_too_few_chains_for_a_test_of_shifts():

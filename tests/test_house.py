@@ -114,9 +114,7 @@ def public_functions():
                     yield f"{name}.{attribute}", member
 
 
-@pytest.mark.parametrize(
-    ("name", "function"), list(public_functions()), ids=lambda v: v if isinstance(v, str) else ""
-)
+@pytest.mark.parametrize(("name", "function"), list(public_functions()), ids=lambda v: v if isinstance(v, str) else "")
 def test_docstrings_name_the_arguments_that_exist(name, function):
     text = inspect.getdoc(function) or ""
     if "Args:" not in text:
@@ -149,11 +147,14 @@ def test_sample_is_the_function_even_after_its_module_is_imported():
     assert callable(shoal.sample)
 
 
+HEAVY = {"numpyro", "arviz", "sklearn", "xarray", "zarr", "pandas", "matplotlib"}
+
+
 @pytest.mark.parametrize(
     ("code", "absent"),
     [
-        ("import shoal", {"jax", "numpyro", "arviz", "sklearn", "xarray", "zarr", "pandas", "matplotlib"}),
-        ("import shoal; shoal.sample; shoal.Model", {"numpyro", "arviz", "sklearn", "xarray", "zarr", "pandas", "matplotlib"}),
+        ("import shoal", {"jax", *HEAVY}),
+        ("import shoal; shoal.sample; shoal.Model", HEAVY),
     ],
 )  # fmt: skip
 def test_import_brings_only_what_is_needed(code, absent):

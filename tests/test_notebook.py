@@ -45,9 +45,7 @@ OTHER = {
 def executed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, Path]:
     """The notebook with its outputs, and the folder it ran in."""
     for package, purpose in PACKAGES.items():
-        pytest.importorskip(
-            package, reason=f"{package}, which {purpose}, is not installed", exc_type=ImportError
-        )
+        pytest.importorskip(package, reason=f"{package}, which {purpose}, is not installed", exc_type=ImportError)
     folder = tmp_path_factory.mktemp("notebook")
     other = folder / "other.json"
     other.write_text(json.dumps(OTHER))

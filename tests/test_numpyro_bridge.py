@@ -48,9 +48,7 @@ def improper(y):
 def many_supports(y):
     with numpyro.plate("outer", 2, dim=-2), numpyro.plate("inner", 3, dim=-1):
         w = numpyro.sample("w", dist.Dirichlet(jnp.ones(4)))
-    cuts = numpyro.sample(
-        "cuts", dist.TransformedDistribution(dist.Normal(jnp.zeros(3), 1).to_event(1), _ordered())
-    )
+    cuts = numpyro.sample("cuts", dist.TransformedDistribution(dist.Normal(jnp.zeros(3), 1).to_event(1), _ordered()))
     chol = numpyro.sample("chol", dist.LKJCholesky(3, 2.0))
     rate = numpyro.sample("rate", dist.Beta(2, 3))
     numpyro.sample("y", dist.Normal(w.sum() + cuts.sum() + chol.sum() + rate, 1).expand([len(y)]), obs=y)
@@ -155,9 +153,7 @@ def test_sites_plates_and_deterministic_quantities_arrive():
     values = model.constrain(np.zeros((2, 3, 6), np.float32))
     assert values["double"].shape == (2, 3, 4)
     assert model.coordinates[-1] == "theta[3]"
-    given = from_numpyro(
-        hierarchy, Y, dims={"theta": ("school",)}, coords={"school": list("abcd")}, name="schools"
-    )
+    given = from_numpyro(hierarchy, Y, dims={"theta": ("school",)}, coords={"school": list("abcd")}, name="schools")
     assert given.dims == {"theta": ("school",), "double": ("group",)}
     assert given.name == "schools"
     assert list(given.coords["school"]) == list("abcd")

@@ -37,9 +37,7 @@ def test_counts_have_three_digits(number: float, words: str) -> None:
     assert human(number) == words
 
 
-@pytest.mark.parametrize(
-    ("seconds", "words"), [(0.2, "0:00"), (59.6, "1:00"), (75, "1:15"), (3725, "1:02:05")]
-)
+@pytest.mark.parametrize(("seconds", "words"), [(0.2, "0:00"), (59.6, "1:00"), (75, "1:15"), (3725, "1:02:05")])
 def test_durations(seconds: float, words: str) -> None:
     assert clock(seconds) == words
 
@@ -99,9 +97,7 @@ def test_unknown_numbers_are_left_out() -> None:
 def test_a_terminal_shows_both_phases_aligned(width: int) -> None:
     console = pytest.importorskip("rich.console")
     stream = io.StringIO()
-    out = console.Console(
-        file=stream, force_terminal=True, width=width, color_system=None, legacy_windows=False
-    )
+    out = console.Console(file=stream, force_terminal=True, width=width, color_system=None, legacy_windows=False)
     display = module.TerminalDisplay(out)
     display.show(report("warmup", 500, 500, gradients=123_456))
     display.show(report("sampling", 400, 1000, divergences=3))

@@ -39,17 +39,13 @@ def test_breast_cancer_agrees_with_the_reference(targets):
         draws = result.draws
         z = np.concatenate([np.log(draws["tau"])[..., None], np.log(draws["lamb"]), draws["beta"]], axis=-1)
         assert worst_z(z, reference["mean"], reference["mcse_mean"]) < 4, f"a mean, seed {seed}"
-        assert worst_z(z**2, reference["mean_sq"], reference["mcse_mean_sq"]) < 4, (
-            f"a mean square, seed {seed}"
-        )
+        assert worst_z(z**2, reference["mean_sq"], reference["mcse_mean_sq"]) < 4, f"a mean square, seed {seed}"
 
 
 def log_prior(params):
     gamma = lambda x: jnp.sum(-0.5 * jnp.log(x) - 0.5 * x)
     return (
-        gamma(params["global_scale"])
-        + gamma(params["local_scales"])
-        - 0.5 * jnp.sum(params["unscaled_weights"] ** 2)
+        gamma(params["global_scale"]) + gamma(params["local_scales"]) - 0.5 * jnp.sum(params["unscaled_weights"] ** 2)
     )
 
 

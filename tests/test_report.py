@@ -153,9 +153,7 @@ def test_the_table_has_a_row_for_every_number_and_can_be_sorted(good: str) -> No
 
 def test_very_many_numbers_are_cut_to_the_worst(write) -> None:
     rng = np.random.default_rng(1)
-    text = write(
-        result(16, 20, draws={"x": rng.normal(size=(16, 20, 700))}, parameters=("x",), dims={}, coords={})
-    )
+    text = write(result(16, 20, draws={"x": rng.normal(size=(16, 20, 700))}, parameters=("x",), dims={}, coords={}))
     assert text[text.index("<tbody>") : text.index("</tbody>")].count("<tr>") == 500
     assert "200 more" in text
 
@@ -167,13 +165,9 @@ def test_very_many_numbers_are_cut_to_the_worst(write) -> None:
         lambda: result(600, 5, superchain=np.arange(600)),
         lambda: result(draws={"c": np.zeros((32, 60))}, parameters=("c",)),
         lambda: result(draws={"n": np.full((32, 60), np.nan)}, parameters=("n",)),
-        lambda: result(
-            sample_stats={}, timing=Timing(), gradients=Gradients(), tuning={}, settings={}, versions={}
-        ),
+        lambda: result(sample_stats={}, timing=Timing(), gradients=Gradients(), tuning={}, settings={}, versions={}),
         lambda: result(interrupted=True, blocking=True),
-        lambda: result(
-            sample_stats={"energy_error": np.full((32, 60), np.inf), "lp": np.full((32, 60), np.nan)}
-        ),
+        lambda: result(sample_stats={"energy_error": np.full((32, 60), np.inf), "lp": np.full((32, 60), np.nan)}),
         lambda: result(draws={}, sample_stats={}, parameters=(), judged=(BAD,)),
     ],
     ids=["four chains", "many superchains", "constant", "nan", "bare", "interrupted", "not finite", "empty"],
@@ -207,9 +201,7 @@ def test_without_matplotlib_it_is_named(tmp_path: Path, monkeypatch: pytest.Monk
     from shoal.report import write
 
     monkeypatch.setitem(sys.modules, "matplotlib", None)
-    with pytest.raises(
-        ModuleNotFoundError, match=r"shoal report needs the package 'matplotlib'.*shoal\[report\]"
-    ):
+    with pytest.raises(ModuleNotFoundError, match=r"shoal report needs the package 'matplotlib'.*shoal\[report\]"):
         write(result(), tmp_path / "report.html")
 
 

@@ -15,9 +15,7 @@ def test_summary_has_a_row_for_every_number():
     table = made.summary()
     assert list(table.columns) == ["mean", "sd", "mcse_mean", "ess_bulk", "ess_tail", "r_hat"]
     assert list(table.index) == ["tau", "beta[Radius]", "beta[Texture]", "beta[Größe]"]
-    np.testing.assert_allclose(
-        table.loc["beta[Texture]", "mean"], made.draws["beta"][..., 1].mean(dtype=float)
-    )
+    np.testing.assert_allclose(table.loc["beta[Texture]", "mean"], made.draws["beta"][..., 1].mean(dtype=float))
     assert table["r_hat"].max() < 1.01
     assert list(made.summary("tau").index) == ["tau"]
     assert list(made.summary(["beta"]).index) == ["beta[Radius]", "beta[Texture]", "beta[Größe]"]

@@ -57,11 +57,9 @@ def warmed_and_sampled(placement: Placement, chunks=(30,), samples: int = 12):
     for sweeps in chunks:
         run, _ = advance(warm, run, jnp.int32(sweeps), placement, 1)
     assert int(run.step) == 30
-    run = eqx.tree_at(lambda r: r.tuning, run, frozen(warm, run))
+    run = eqx.tree_at(lambda r: r.tuning, run, frozen(warm, run, placement))
     sampling = Program(target, KERNEL, Fixed(), {"health": Health(), "moments": Moments()}, keep_draws)
-    run, kept = advance(
-        sampling, enter(sampling, run, placement, samples), jnp.int32(samples), placement, samples
-    )
+    run, kept = advance(sampling, enter(sampling, run, placement, samples), jnp.int32(samples), placement, samples)
     kept = jax.tree.map(lambda leaf: np.asarray(leaf)[:, :n], kept)
     per_chain = jax.tree.map(lambda leaf: np.asarray(leaf)[:n], (run.ensemble, run.statistics))
     return kept, per_chain, jax.tree.map(np.asarray, run.tuning)
@@ -205,9 +203,7 @@ def test_advance_under_vmap_is_one_run_per_data_set():
 
 def test_nothing_in_our_own_code_promotes_silently(strict):
     placement = Placement.of(8, 4, jax.devices()[:2])
-    program = Program(
-        quadratic_target(), KERNEL, LEARNING, {"health": Health(), "moments": Moments()}, keep_draws
-    )
+    program = Program(quadratic_target(), KERNEL, LEARNING, {"health": Health(), "moments": Moments()}, keep_draws)
     run = begin(program, placement, root_key(0), positions(8), KERNEL.tuning(DIM, np.float32))
     run = enter(program, run, placement, 4)
     run, _ = advance(program, run, jnp.int32(4), placement, 4)
@@ -221,9 +217,7 @@ def quadratic_target() -> Target:
 def test_gradients_are_counted():
     """As many as the target is asked for: one per leapfrog step and chain."""
     draws = sampled(32, 20)
-    halton = np.array(
-        [[van_der_corput(jnp.int32(i), base, np.float32) for base in (2, 3)] for i in range(20)]
-    )
+    halton = np.array([[van_der_corput(jnp.int32(i), base, np.float32) for base in (2, 3)] for i in range(20)])
     step_size = (1.0 - 0.5 * halton[:, 1]) * 0.5
     np.testing.assert_allclose(draws["stats"]["step_size"], np.repeat(step_size[:, None], 32, 1), rtol=1e-6)
     steps = np.clip(np.ceil(halton[:, 0] * 2.0 / step_size), 1, 30)

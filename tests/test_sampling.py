@@ -159,9 +159,7 @@ def test_draws_on_disk_are_those_in_memory(tmp_path):
 
 @pytest.mark.parametrize("name", names())
 def test_models_of_numpyro_documentation_sample(name):
-    sampled = shoal.sample(
-        documented(name), num_chains=32, num_warmup=300, num_samples=200, progress_bar=False
-    )
+    sampled = shoal.sample(documented(name), num_chains=32, num_warmup=300, num_samples=200, progress_bar=False)
     for name, values in sampled.draws.items():
         assert np.isfinite(values).all(), name
     assert sampled.converged, sampled.findings

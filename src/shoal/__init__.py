@@ -47,7 +47,26 @@ _HOMES = {
     "unit_interval": "shoal.models.parameters",
 }
 
-__all__ = [*sorted(_HOMES), "examples"]
+__all__ = [
+    "HMC",
+    "ChEES",
+    "Finding",
+    "Model",
+    "Parameter",
+    "Result",
+    "cholesky_corr",
+    "examples",
+    "from_numpyro",
+    "interval",
+    "load",
+    "ordered",
+    "param",
+    "positive",
+    "real",
+    "sample",
+    "simplex",
+    "unit_interval",
+]
 
 
 def __getattr__(name: str) -> Any:

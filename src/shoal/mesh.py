@@ -6,9 +6,10 @@ replicated and added one after another in a fixed order. Both were measured to b
 and 8 devices; a pooled scalar made from reductions outside the tiles was not.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -37,12 +38,10 @@ class Placement:
 
     num_chains: int
     tile: int
-    devices: tuple[jax.Device, ...]
+    devices: tuple[Any, ...]
 
     @classmethod
-    def of(
-        cls, num_chains: int, tile: int | None = None, devices: list[jax.Device] | None = None
-    ) -> "Placement":
+    def of(cls, num_chains: int, tile: int | None = None, devices: Sequence[Any] | None = None) -> "Placement":
         """The default placement: the backend's tile, as many local devices as there are tiles for."""
         devices = jax.local_devices() if devices is None else devices
         tile = min(tile or TILE.get(devices[0].platform, TILE_ON_ACCELERATORS), num_chains)
@@ -56,8 +55,9 @@ class Placement:
         return -(-self.num_chains // unit) * unit
 
     @cached_property
-    def mesh(self) -> Mesh | None:
-        return Mesh(np.array(self.devices), (CHAINS,)) if len(self.devices) > 1 else None
+    def mesh(self) -> Mesh:
+        """The devices in a row; of one device, too, so that one device and many run the same program."""
+        return Mesh(np.array(self.devices), (CHAINS,))
 
     def chain_numbers(self) -> Int[np.ndarray, " chains"]:
         """The chains' numbers; those that only fill up have negative ones."""
@@ -68,12 +68,9 @@ class Placement:
         """Fill up the leading axis by repeating the first chains."""
         return values[np.arange(self.num_padded) % self.num_chains]
 
-    def place(self, tree: PyTree, *, split: bool) -> PyTree:
+    def place(self, tree: PyTree, *, split: bool) -> Any:
         """Put arrays where they belong: split along their leading axis, or a copy on every device."""
-        if self.mesh is None:
-            where = self.devices[0]
-        else:
-            where = NamedSharding(self.mesh, PartitionSpec(CHAINS) if split else PartitionSpec())
+        where = NamedSharding(self.mesh, PartitionSpec(CHAINS) if split else PartitionSpec())
         arrays, rest = eqx.partition(tree, eqx.is_array_like)
         return eqx.combine(jax.device_put(arrays, where), rest)
 
@@ -82,17 +79,25 @@ class Placement:
         return jax.tree.map(lambda leaf: leaf.reshape(-1, self.tile, *leaf.shape[1:]), tree)
 
 
+def isolated(tree: PyTree) -> PyTree:
+    """The same values, which the compiler may not merge with what comes before: merging changes rounding."""
+    return jax.lax.optimization_barrier(tree)
+
+
 def over_tiles(body: Callable[[PyTree], PyTree], tiles: PyTree) -> PyTree:
     """`body` of every tile, one after another; leaves have a leading axis of tiles.
 
-    The barriers keep the compiler from merging a tile's program with what is around it where there is but one
-    tile on a device: then its rounding would differ.
+    The tile, what `body` closes over and its answer are isolated: with few tiles on a device, the loop over them
+    is otherwise merged with what is around it.
     """
+    example = jax.tree.map(lambda leaf: leaf[0], tiles)
+    shared, rest = eqx.partition(eqx.filter_closure_convert(body, example), eqx.is_array)
 
-    def isolated(tile: PyTree) -> PyTree:
-        return jax.lax.optimization_barrier(body(jax.lax.optimization_barrier(tile)))
+    def one(tile: PyTree) -> PyTree:
+        arrays, tile = isolated((shared, tile))
+        return isolated(eqx.combine(arrays, rest)(tile))
 
-    return jax.lax.map(isolated, tiles)
+    return jax.lax.map(one, tiles)
 
 
 class Pool(eqx.Module):
@@ -101,12 +106,10 @@ class Pool(eqx.Module):
     Attributes:
         chain: the chains' numbers, by tile.
         count: how many draws a sum is over: chains times draws per sweep.
-        across: the mesh axis to sum over, if there are several devices.
     """
 
     chain: Int[Array, "tiles tile"]
     count: int
-    across: str | None
 
     def sum(self, contribution: Callable[[PyTree], PyTree], tiles: PyTree) -> PyTree:
         """The sum of what every chain contributes.
@@ -129,8 +132,7 @@ class Pool(eqx.Module):
 
             return jax.tree.map(total, contribution(flat))
 
-        partial = over_tiles(of_tile, (self.chain, tiles))
-        if self.across is not None:
-            partial = jax.lax.all_gather(partial, self.across, tiled=True)
+        partial = isolated(jax.lax.all_gather(over_tiles(of_tile, (self.chain, tiles)), CHAINS, tiled=True))
         zero = jax.tree.map(lambda leaf: jnp.zeros_like(leaf[0]), partial)
-        return jax.lax.scan(lambda acc, leaf: (jax.tree.map(jnp.add, acc, leaf), None), zero, partial)[0]
+        add = lambda total, leaf: (jax.tree.map(jnp.add, total, leaf), None)
+        return isolated(jax.lax.scan(add, zero, partial)[0])

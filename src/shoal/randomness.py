@@ -35,9 +35,7 @@ class Keys(eqx.Module):
 
     def normal(self, use: int, size: int, dtype: DTypeLike) -> Float[Array, "chains size"]:
         """Standard normal variates, independent between chains; `use` tells apart the uses in one draw."""
-        return jax.vmap(lambda key: jax.random.normal(jax.random.fold_in(key, use), (size,), dtype))(
-            self.chain
-        )
+        return jax.vmap(lambda key: jax.random.normal(jax.random.fold_in(key, use), (size,), dtype))(self.chain)
 
     def uniform(self, use: int, dtype: DTypeLike) -> Float[Array, " chains"]:
         """Uniform variates in [0, 1), one per chain; `use` tells apart the uses in one draw."""

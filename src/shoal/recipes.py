@@ -110,9 +110,7 @@ def named(name: str, settings: Mapping[str, Any] | None = None) -> Sampler:
         ValueError: no such sampler, no such setting, a setting missing, or a value out of range.
     """
     if name not in SAMPLERS:
-        raise ValueError(
-            f"sampler={name!r} is not known; there are {', '.join(map(repr, sorted(SAMPLERS)))}."
-        )
+        raise ValueError(f"sampler={name!r} is not known; there are {', '.join(map(repr, sorted(SAMPLERS)))}.")
     recipe, settings = SAMPLERS[name], dict(settings or {})
     fields = recipe.__dataclass_fields__
     if unknown := sorted(set(settings) - set(fields)):

@@ -14,7 +14,7 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree
 from shoal.adaptation.base import Adaptation, Fixed
 from shoal.ensemble import Ensemble, Transition
 from shoal.kernels.base import AnyKernel
-from shoal.mesh import CHAINS, Placement, Pool, over_tiles
+from shoal.mesh import CHAINS, Placement, Pool, isolated, over_tiles
 from shoal.randomness import Stream
 from shoal.statistics.base import Statistic
 from shoal.target import Target
@@ -105,14 +105,12 @@ def begin(
         tuning: what to begin with.
     """
     chain = placement.place(placement.chain_numbers(), split=True)
-    position = placement.place(placement.pad(position), split=True)
+    start = placement.place(placement.pad(position), split=True)
     target = placement.place(program.target, split=False)
-    ensemble = _ensemble_at(program.kernel, target, position, placement)
+    ensemble = _ensemble_at(program.kernel, target, start, placement)
     tuning = placement.place(tuning, split=False)
     zero = placement.place(jnp.zeros((), jnp.int32), split=False)
-    return enter(
-        program, Run(root, zero, chain, ensemble, tuning, None, {}, jnp.zeros(2, jnp.int32)), placement, 0
-    )
+    return enter(program, Run(root, zero, chain, ensemble, tuning, None, {}, jnp.zeros(2, jnp.int32)), placement, 0)
 
 
 def enter(program: Program, run: Run, placement: Placement, length: int) -> Run:
@@ -139,9 +137,16 @@ def _fresh(program: Program, tuning: PyTree, ensemble: Ensemble) -> tuple[PyTree
 
 
 @eqx.filter_jit
-def frozen(program: Program, run: Run) -> PyTree:
+def frozen(program: Program, run: Run, placement: Placement) -> PyTree:
     """The tuning that the adaptation has settled on."""
-    return program.adaptation.freeze(run.adaptation, run.tuning)
+
+    def local(arguments: tuple[Adaptation, PyTree, PyTree]) -> PyTree:
+        adaptation, memory, tuning = arguments
+        return isolated(adaptation.freeze(memory, tuning))
+
+    everywhere = PartitionSpec()
+    spread = _on_mesh(local, placement, (everywhere, everywhere, everywhere), everywhere)
+    return spread((program.adaptation, run.adaptation, run.tuning))
 
 
 @eqx.filter_jit
@@ -189,9 +194,7 @@ def advance(
         def tick(i: Array, carry: tuple[Run, PyTree]) -> tuple[Run, PyTree]:
             run, buffer = carry
             run, kept = sweep(run)
-            write = lambda rows_so_far, new: jax.lax.dynamic_update_slice_in_dim(
-                rows_so_far, new, i * rows, 0
-            )
+            write = lambda rows_so_far, new: jax.lax.dynamic_update_slice_in_dim(rows_so_far, new, i * rows, 0)
             return run, jax.tree.map(write, buffer, kept)
 
         return jax.lax.fori_loop(0, sweeps, tick, (run, buffer))
@@ -213,12 +216,8 @@ class _Sweep(NamedTuple):
         ensemble, statistics, kept, watched = over_tiles(body, per_chain)
         adaptation, tuning = self.adapt(run, watched)
         step = run.step + program.kernel.draws_per_sweep
-        kept = jax.tree.map(
-            lambda leaf: jnp.moveaxis(leaf, 0, 1).reshape(leaf.shape[1], -1, *leaf.shape[3:]), kept
-        )
-        after = Run(
-            run.root, step, run.chain, _join(ensemble), tuning, adaptation, _join(statistics), run.window
-        )
+        kept = jax.tree.map(lambda leaf: jnp.moveaxis(leaf, 0, 1).reshape(leaf.shape[1], -1, *leaf.shape[3:]), kept)
+        after = Run(run.root, step, run.chain, _join(ensemble), tuning, adaptation, _join(statistics), run.window)
         return after, kept
 
     def of_tile(
@@ -238,13 +237,14 @@ class _Sweep(NamedTuple):
 
     def adapt(self, run: Run, watched: PyTree) -> tuple[PyTree, PyTree]:
         placement = self.placement
-        across = None if placement.mesh is None else CHAINS
         count = placement.num_chains * self.program.kernel.draws_per_sweep
-        pool = Pool(placement.split(run.chain), count, across)
-        start, length = run.window
-        progress = (run.step - start) / jnp.maximum(length, 1)
-        progress = progress.astype(run.ensemble.log_density.dtype)
-        return self.program.adaptation.update(run.adaptation, run.tuning, watched, pool, progress)
+        pool = Pool(placement.split(run.chain), count)
+        # What is computed from pooled sums is the same on every device, and is compiled by itself for the same
+        # reason that tiles are.
+        memory, tuning, step, window = isolated((run.adaptation, run.tuning, run.step, run.window))
+        progress = (step - window[0]).astype(run.ensemble.log_density.dtype)
+        progress = progress / jnp.maximum(window[1], 1).astype(progress.dtype)
+        return isolated(self.program.adaptation.update(memory, tuning, watched, pool, progress))
 
 
 def _join(tree: PyTree) -> PyTree:
@@ -252,19 +252,12 @@ def _join(tree: PyTree) -> PyTree:
     return jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), tree)
 
 
-def _on_mesh(
-    function: Callable[..., Any], placement: Placement, inside: Any, outside: Any
-) -> Callable[..., Any]:
+def _on_mesh(function: Callable[..., Any], placement: Placement, inside: Any, outside: Any) -> Callable[..., Any]:
     """`function` of one tuple of arguments, run by every device on its own chains."""
-    if placement.mesh is None:
-        return function
-
     def spread(arguments: tuple[Any, ...]) -> Any:
         arrays, rest = eqx.partition(arguments, eqx.is_array)
         local = lambda arrays: function(eqx.combine(arrays, rest))
-        return jax.shard_map(
-            local, mesh=placement.mesh, in_specs=(inside,), out_specs=outside, check_vma=False
-        )(arrays)
+        return jax.shard_map(local, mesh=placement.mesh, in_specs=(inside,), out_specs=outside, check_vma=False)(arrays)
 
     return spread
 

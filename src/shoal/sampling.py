@@ -47,7 +47,7 @@ KEPT_BYTES, MOST_KEPT = 64 * 2**20, 500
 ANY = 2**30
 
 
-def sample(
+def sample(  # noqa: PLR0913  (the front door: each is a choice that users make)
     model: Model,
     *,
     num_chains: int = 128,
@@ -194,7 +194,7 @@ class _Session:
             run = chunk.run
             seconds += chunk.seconds
             gradients = self.tell("warmup", warm, chunk.run, chunk.done, length, seconds)
-        return eqx.tree_at(lambda r: r.tuning, run, frozen(warm, run)), seconds, gradients
+        return eqx.tree_at(lambda r: r.tuning, run, frozen(warm, run, self.placement)), seconds, gradients
 
     def draw(self, sampling: Program, run: Run, capacity: int, draws: Any) -> tuple[float, int, bool]:
         seconds, gradients, length = 0.0, 0, self.request.num_samples

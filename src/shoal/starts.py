@@ -145,9 +145,7 @@ def _why_not_finite(model: Model, target: Target, point: np.ndarray, bad: int, p
     """One paragraph: what is not finite, which parameter is to blame, and what to do."""
     log_density, gradient = (np.asarray(part)[0] for part in _value(target, jnp.asarray(point[None])))
     names = np.array([name.partition("[")[0] for name in model.coordinates])
-    what = (
-        f"the log density is {log_density}" if not np.isfinite(log_density) else "its gradient is not finite"
-    )
+    what = f"the log density is {log_density}" if not np.isfinite(log_density) else "its gradient is not finite"
     culprits = _culprits(target, point, names, gradient)
     where = f"The cause is in {', '.join(culprits)}" if culprits else "No single parameter is the cause"
     values = model.constrain(point)

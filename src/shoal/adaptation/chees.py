@@ -39,8 +39,15 @@ class ChEES(Adaptation):
     max_move: float = 0.35
 
     class Memory(eqx.Module):
-        """Attributes: the log length and its settled average; running means of the criterion and of the
-        squared slope; the slowest direction, its length the largest eigenvalue; the count.
+        """What is remembered.
+
+        Attributes:
+            log: of the length.
+            settled: average of `log`.
+            criterion: running mean of the criterion.
+            square: running mean of the squared slope.
+            slowest: the slowest direction; its length is the largest eigenvalue.
+            count: sweeps so far.
         """
 
         log: Float[Array, ""]
@@ -88,9 +95,9 @@ class ChEES(Adaptation):
 
         total, ends, starts = pool.sum(places, tiles)
         total = jnp.maximum(total, jnp.finfo(total.dtype).tiny)
-        centre_end, centre_start = ends / total, starts / pool.count
+        centre_end, centre_start = ends * (1.0 / total), starts * (1.0 / pool.count)
         norm = jnp.sqrt(jnp.square(memory.slowest).sum())
-        direction = memory.slowest / jnp.maximum(norm, jnp.finfo(norm.dtype).tiny)
+        direction = memory.slowest * (1.0 / jnp.maximum(norm, jnp.finfo(norm.dtype).tiny))
 
         def changes(draws: Transition) -> tuple[Array, Array, Array]:
             info = draws.info
@@ -105,7 +112,7 @@ class ChEES(Adaptation):
             return jnp.where(moved, slope, 0.0), jnp.where(moved, size, 0.0), along * start
 
         slope, size, along = pool.sum(changes, tiles)
-        return slope / total, size / total, along / pool.count
+        return slope / total, size / total, along * (1.0 / pool.count)
 
     def least(self, slowest: Float[Array, " dim"]) -> Float[Array, ""]:
         """The log of the length that the slowest direction needs."""
@@ -114,6 +121,4 @@ class ChEES(Adaptation):
 
     def freeze(self, memory: PyTree, tuning: Tuning) -> Tuning:
         length = jnp.exp(jnp.maximum(memory.settled, self.least(memory.slowest)))
-        return eqx.tree_at(
-            lambda t: t.trajectory, tuning, jnp.where(memory.count > 0, length, tuning.trajectory)
-        )
+        return eqx.tree_at(lambda t: t.trajectory, tuning, jnp.where(memory.count > 0, length, tuning.trajectory))

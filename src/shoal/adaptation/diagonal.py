@@ -40,8 +40,8 @@ class DiagonalMetric(Adaptation):
             return off, jnp.square(off)
 
         first, second = pool.sum(deviations, tiles)
-        off = first / pool.count
-        variance = jnp.maximum(second / pool.count - jnp.square(off), 0.0)
+        off = first * (1.0 / pool.count)
+        variance = jnp.maximum(second * (1.0 / pool.count) - jnp.square(off), 0.0)
         count = memory.count + 1.0
         share = weight(count + self.prior_draws / pool.count)
         mean = memory.mean + share * off

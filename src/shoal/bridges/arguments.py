@@ -53,9 +53,7 @@ class Call:
         found = iter(jax.tree.leaves(data))
         leaves = [next(found) if constant is None else constant.value for constant in self.constants]
         arguments = self.treedef.unflatten(leaves)
-        return tuple(arguments[label] for label in self.labels), {
-            name: arguments[name] for name in self.keywords
-        }
+        return tuple(arguments[label] for label in self.labels), {name: arguments[name] for name in self.keywords}
 
 
 def take_apart(

@@ -19,9 +19,10 @@ from shoal.bridges.arguments import Call, is_array, is_float_array, narrowed, ta
 from shoal.bridges.sites import Sites, find_sites, fixed_values, title
 from shoal.models import datasets
 from shoal.models.causes import cause
+from shoal.models.compiled import Compiled
 from shoal.models.formula import hashable
 from shoal.models.layout import Layout
-from shoal.models.model import Compiled, Model
+from shoal.models.model import Model
 from shoal.models.precision import current, shape_of
 
 

@@ -131,9 +131,7 @@ def _is_discrete(distribution: Any) -> bool:
 
 
 def _read(sites: dict[str, Any]) -> Sites:
-    latent = {
-        name: site for name, site in sites.items() if site["type"] == "sample" and not site["is_observed"]
-    }
+    latent = {name: site for name, site in sites.items() if site["type"] == "sample" and not site["is_observed"]}
     _refuse(sites, latent)
     slots = tuple(_slot(name, site) for name, site in latent.items())
     deterministic = tuple(
@@ -174,8 +172,7 @@ def _refuse(sites: dict[str, Any], latent: dict[str, Any]) -> None:
         )
     if not latent:
         raise _DoorError(
-            "The NumPyro model has no latent site: every numpyro.sample is observed. Leave obs out for what "
-            "is unknown."
+            "The NumPyro model has no latent site: every numpyro.sample is observed. Leave obs out for what is unknown."
         )
 
 
@@ -205,7 +202,7 @@ def _axes(name: str, site: dict[str, Any], shape: tuple[int, ...]) -> tuple[str,
     frames = [frame for frame in site.get("cond_indep_stack", ()) if frame.dim is not None]
     if not frames:
         return None
-    if site["type"] == "deterministic":
+    if site["type"] == "deterministic":  # noqa: SIM108
         # Nothing says how many trailing axes one value takes, except where the plates account for all.
         event = 0 if len(frames) == len(shape) else -1
     else:

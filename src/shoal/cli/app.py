@@ -1,7 +1,9 @@
 """The commands together, and what becomes of errors: a paragraph, an exit code, tracebacks on demand."""
 
 import os
+import shutil
 import sys
+import textwrap
 from collections.abc import Sequence
 
 import click
@@ -52,7 +54,7 @@ def run(arguments: Sequence[str] | None) -> int:
     except click.ClickException as error:
         if debug and error.__cause__ is not None:
             raise
-        error.show()
+        show(error)
         return error.exit_code
     except (KeyboardInterrupt, click.exceptions.Abort):
         click.echo("Interrupted.", err=True)
@@ -64,8 +66,21 @@ def run(arguments: Sequence[str] | None) -> int:
     except Exception as error:
         if debug:
             raise
-        click.echo(paragraph(error), err=True)
+        click.echo(wrapped(paragraph(error)), err=True)
         return FAILED
+
+
+def show(error: click.ClickException) -> None:
+    """An error of the command line: how the command is used where that helps, and what is wrong."""
+    if isinstance(error, click.UsageError) and error.ctx is not None:
+        click.echo(f"{error.ctx.get_usage()}\nTry '{error.ctx.command_path} --help' for help.\n", err=True)
+    click.echo(wrapped(f"Error: {error.format_message()}"), err=True)
+
+
+def wrapped(words: str) -> str:
+    """A paragraph, broken between words and never inside a path."""
+    width = shutil.get_terminal_size(fallback=(100, 24)).columns
+    return textwrap.fill(words, width, break_long_words=False, break_on_hyphens=False)
 
 
 def paragraph(error: Exception) -> str:

@@ -24,9 +24,7 @@ PRECISIONS = ("float32", "float64")
 @click.command(short_help="Sample an example, or a model in a file.")
 @click.argument("target")
 @click.option("--num-chains", type=click.IntRange(min=1), default=128, show_default=True, help="Chains.")
-@click.option(
-    "--num-warmup", type=click.IntRange(min=0), help="Draws of each chain to tune in.  [default: 500]"
-)
+@click.option("--num-warmup", type=click.IntRange(min=0), help="Draws of each chain to tune in.  [default: 500]")
 @click.option(
     "--num-samples",
     type=click.IntRange(min=1),
@@ -35,13 +33,9 @@ PRECISIONS = ("float32", "float64")
     help="Draws of each chain to keep.",
 )
 @click.option("--sampler", default="chees", show_default=True, help="chees tunes itself; hmc is set by hand.")
-@click.option(
-    "--set", "settings", multiple=True, metavar="FIELD=VALUE", help="Of the sampler; may be repeated."
-)
+@click.option("--set", "settings", multiple=True, metavar="FIELD=VALUE", help="Of the sampler; may be repeated.")
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Decides every draw.")
-@click.option(
-    "--precision", type=click.Choice(PRECISIONS), default="float32", show_default=True, help="Of numbers."
-)
+@click.option("--precision", type=click.Choice(PRECISIONS), default="float32", show_default=True, help="Of numbers.")
 @click.option("--tile", type=click.IntRange(min=1), help="Chains evaluated at once.  [default: by backend]")
 @click.option("--devices", type=click.IntRange(min=1), help="CPU devices to use.  [default: one per core]")
 @click.option("--out", type=click.Path(), help="A new directory for the draws.  [default: runs/TARGET]")

@@ -87,13 +87,16 @@ def print_verdict(out: "Console", seen: Overview) -> None:
 
 def print_findings(out: "Console", findings: "Sequence[Finding]") -> None:
     """Findings in words, what to do about each under it."""
-    from rich.padding import Padding
+    from rich.table import Table
     from rich.text import Text
 
+    grid = Table.grid(padding=(0, 1, 0, 0))
     for finding in findings:
-        mark = ("! ", "bold yellow") if finding.blocking else ("· ", "dim")
-        words = Text.assemble(mark, finding.words, (f" {finding.remedy}" if finding.remedy else "", "dim"))
-        out.print(Padding(words, (0, 0, 0, 2)))
+        mark = Text("  !", style="bold yellow") if finding.blocking else Text("  ·", style="dim")
+        remedy = f" {finding.remedy}" if finding.remedy else ""
+        grid.add_row(mark, Text.assemble(finding.words, (remedy, "dim")))
+    if findings:
+        out.print(grid)
 
 
 def print_rows(out: "Console", some: Sequence[Row], title: str) -> None:

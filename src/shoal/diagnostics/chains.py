@@ -13,9 +13,7 @@ FAR = 6.0
 MIN_CHAINS = 8
 
 
-def stuck(
-    draws: Mapping[str, np.ndarray], lp: np.ndarray | None, acceptance: np.ndarray | None
-) -> tuple[int, ...]:
+def stuck(draws: Mapping[str, np.ndarray], lp: np.ndarray | None, acceptance: np.ndarray | None) -> tuple[int, ...]:
     """Chains that did not move through the last half of the run.
 
     Args:

@@ -150,9 +150,7 @@ def summarise(draws: np.ndarray) -> dict[str, np.ndarray]:
     """
     shape = np.shape(draws)[2:]
     count = int(np.prod(shape))
-    columns = {
-        name: np.full(count, np.nan) for name in ("mean", "sd", "mcse_mean", "ess_bulk", "ess_tail", "r_hat")
-    }
+    columns = {name: np.full(count, np.nan) for name in ("mean", "sd", "mcse_mean", "ess_bulk", "ess_tail", "r_hat")}
     for place, rows in blocks(draws):
         with np.errstate(invalid="ignore", over="ignore"):
             columns["mean"][place] = rows.mean((1, 2), dtype=float) if rows[0].size else np.nan

@@ -57,9 +57,7 @@ class Variable:
     def _more(self, bad: np.ndarray, one: str, many: str) -> str:
         count = int(np.count_nonzero(bad)) - 1
         verb = one if count == 1 else many
-        return (
-            f" {verb} {count:,} more of the {len(self.names):,} numbers of {self.name}." if count > 0 else ""
-        )
+        return f" {verb} {count:,} more of the {len(self.names):,} numbers of {self.name}." if count > 0 else ""
 
     def _missing(self, numbers: Mixing) -> Finding:
         worst = int(numbers.missing.argmax())
@@ -142,8 +140,7 @@ class Variable:
             where=self.names[worst],
             number=value,
             threshold=MIN_ESS,
-            words=f"{self.names[worst]} has {value:,.0f} effective draws (at least {MIN_ESS} are asked for)."
-            f"{others}",
+            words=f"{self.names[worst]} has {value:,.0f} effective draws (at least {MIN_ESS} are asked for).{others}",
             remedy="Look first at the chains that stand apart: without them there may be enough."
             if self.troubled
             else f"Draw more: num_samples={wanted:,} should do.",

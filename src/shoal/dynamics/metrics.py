@@ -43,4 +43,5 @@ class Diagonal(Metric):
         return self.scale[None] * gradient
 
     def whiten(self, displacement: Float[Array, "chains dim"]) -> Float[Array, "chains dim"]:
-        return displacement / self.scale[None]
+        # The reciprocal is spelled out: XLA makes one of a division here and not there, which rounds otherwise.
+        return displacement * (1.0 / self.scale)[None]

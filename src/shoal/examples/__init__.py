@@ -109,6 +109,5 @@ def load(name: str, **options: Any) -> "Model":
         if "unexpected keyword" not in str(error):
             raise
         raise ValueError(
-            f"The example {name!r} was given {', '.join(options)}, but {error}. See "
-            f"help(shoal.examples.{name}.model)."
+            f"The example {name!r} was given {', '.join(options)}, but {error}. See help(shoal.examples.{name}.model)."
         ) from error

@@ -77,6 +77,4 @@ def model() -> Model:
     """
     columns = table()
     labels = {"feature": columns["feature"], "age": columns["age"]}
-    return from_numpyro(
-        progression, columns["x"], columns["group"], y=columns["y"], coords=labels, name="diabetes"
-    )
+    return from_numpyro(progression, columns["x"], columns["group"], y=columns["y"], coords=labels, name="diabetes")

@@ -23,9 +23,7 @@ from shoal.target import Target
 MOMENTUM, ACCEPTANCE = 0, 1
 
 
-def hamiltonian_step(
-    keys: Keys, ensemble: Ensemble, flow: Flow, num_steps: Int[Array, ""]
-) -> tuple[Ensemble, Info]:
+def hamiltonian_step(keys: Keys, ensemble: Ensemble, flow: Flow, num_steps: Int[Array, ""]) -> tuple[Ensemble, Info]:
     """Fresh momenta, `num_steps` steps of the flow, accept or reject."""
     dtype = ensemble.position.dtype
     momentum = keys.normal(MOMENTUM, ensemble.position.shape[-1], dtype)
@@ -53,7 +51,21 @@ def kinetic(momentum: Float[Array, "chains dim"]) -> Float[Array, " chains"]:
     return 0.5 * jnp.square(momentum).sum(-1)
 
 
-class HMC(Kernel["HMC.Tuning"]):
+class HMCTuning(eqx.Module):
+    """What may be tuned of `HMC`.
+
+    Attributes:
+        step_size: integration time of one step, in whitened units.
+        num_steps: steps of a trajectory, at least 1.
+        metric: the whitening map.
+    """
+
+    step_size: Float[Array, ""]
+    num_steps: Int[Array, ""]
+    metric: Metric
+
+
+class HMC(Kernel[HMCTuning]):
     """HMC with a fixed number of steps."""
 
     exact: ClassVar[bool] = True
@@ -61,26 +73,11 @@ class HMC(Kernel["HMC.Tuning"]):
 
     integrator: Integrator = LEAPFROG
 
-    class Tuning(eqx.Module):
-        """What may be tuned.
+    Tuning: ClassVar[type[HMCTuning]] = HMCTuning
 
-        Attributes:
-            step_size: integration time of one step, in whitened units.
-            num_steps: steps of a trajectory, at least 1.
-            metric: the whitening map.
-        """
+    def tuning(self, dim: int, dtype: DTypeLike) -> HMCTuning:
+        return self.Tuning(jnp.asarray(0.1, dtype), jnp.asarray(10, jnp.int32), Diagonal(jnp.ones(dim, dtype)))
 
-        step_size: Float[Array, ""]
-        num_steps: Int[Array, ""]
-        metric: Metric
-
-    def tuning(self, dim: int, dtype: DTypeLike) -> "HMC.Tuning":
-        return self.Tuning(
-            jnp.asarray(0.1, dtype), jnp.asarray(10, jnp.int32), Diagonal(jnp.ones(dim, dtype))
-        )
-
-    def step(
-        self, keys: Keys, ensemble: Ensemble, tuning: "HMC.Tuning", target: Target
-    ) -> tuple[Ensemble, Info]:
+    def step(self, keys: Keys, ensemble: Ensemble, tuning: HMCTuning, target: Target) -> tuple[Ensemble, Info]:
         flow = Flow(target, tuning.metric, self.integrator, tuning.step_size)
         return hamiltonian_step(keys, ensemble, flow, tuning.num_steps)

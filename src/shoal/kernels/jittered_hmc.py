@@ -23,7 +23,21 @@ from shoal.randomness import Keys, van_der_corput
 from shoal.target import Target
 
 
-class JitteredHMC(Kernel["JitteredHMC.Tuning"]):
+class JitteredHMCTuning(eqx.Module):
+    """What may be tuned of `JitteredHMC`.
+
+    Attributes:
+        step_size: the longest integration time of one step, in whitened units.
+        trajectory: the longest integration time of a trajectory, in whitened units.
+        metric: the whitening map.
+    """
+
+    step_size: Float[Array, ""]
+    trajectory: Float[Array, ""]
+    metric: Metric
+
+
+class JitteredHMC(Kernel[JitteredHMCTuning]):
     """HMC with one jittered trajectory length for the ensemble.
 
     Attributes:
@@ -38,35 +52,20 @@ class JitteredHMC(Kernel["JitteredHMC.Tuning"]):
     max_steps: int = 1000
     step_jitter: float = 0.5
 
-    class Tuning(eqx.Module):
-        """What may be tuned.
+    Tuning: ClassVar[type[JitteredHMCTuning]] = JitteredHMCTuning
 
-        Attributes:
-            step_size: the longest integration time of one step, in whitened units.
-            trajectory: the longest integration time of a trajectory, in whitened units.
-            metric: the whitening map.
-        """
-
-        step_size: Float[Array, ""]
-        trajectory: Float[Array, ""]
-        metric: Metric
-
-    def tuning(self, dim: int, dtype: DTypeLike) -> "JitteredHMC.Tuning":
+    def tuning(self, dim: int, dtype: DTypeLike) -> JitteredHMCTuning:
         step_size, trajectory = jnp.asarray(0.1, dtype), jnp.asarray(0.1, dtype)
         return self.Tuning(step_size, trajectory, Diagonal(jnp.ones(dim, dtype)))
 
-    def schedule(
-        self, index: Int[Array, ""], tuning: "JitteredHMC.Tuning"
-    ) -> tuple[Float[Array, ""], Int[Array, ""]]:
+    def schedule(self, index: Int[Array, ""], tuning: JitteredHMCTuning) -> tuple[Float[Array, ""], Int[Array, ""]]:
         """The step size and the number of steps of draw number `index`."""
         dtype = tuning.step_size.dtype
         step_size = (1.0 - self.step_jitter * van_der_corput(index, 3, dtype)) * tuning.step_size
         steps = jnp.ceil(van_der_corput(index, 2, dtype) * tuning.trajectory / step_size)
         return step_size, jnp.clip(steps, 1, self.max_steps).astype(jnp.int32)
 
-    def step(
-        self, keys: Keys, ensemble: Ensemble, tuning: "JitteredHMC.Tuning", target: Target
-    ) -> tuple[Ensemble, Info]:
+    def step(self, keys: Keys, ensemble: Ensemble, tuning: JitteredHMCTuning, target: Target) -> tuple[Ensemble, Info]:
         step_size, num_steps = self.schedule(keys.index, tuning)
         flow = Flow(target, tuning.metric, self.integrator, step_size)
         return hamiltonian_step(keys, ensemble, flow, num_steps)

@@ -50,8 +50,7 @@ def _check_names(shapes: Mapping[str, tuple[int, ...]], named: dict[str, tuple[s
     for name, axes in named.items():
         if name not in shapes:
             raise ValueError(
-                f"dims names the axes of {name!r}, but the model has no such quantity; it has "
-                f"{', '.join(shapes)}."
+                f"dims names the axes of {name!r}, but the model has no such quantity; it has {', '.join(shapes)}."
             )
         if len(axes) != len(shapes[name]):
             raise ValueError(
@@ -79,9 +78,7 @@ def _check_names(shapes: Mapping[str, tuple[int, ...]], named: dict[str, tuple[s
             )
 
 
-def _check_lengths(
-    shapes: Mapping[str, tuple[int, ...]], named: dict[str, tuple[str, ...]]
-) -> dict[str, int]:
+def _check_lengths(shapes: Mapping[str, tuple[int, ...]], named: dict[str, tuple[str, ...]]) -> dict[str, int]:
     lengths: dict[str, tuple[int, str]] = {}
     for name, axes in named.items():
         for axis, length in zip(axes, shapes[name], strict=True):

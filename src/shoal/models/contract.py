@@ -26,15 +26,9 @@ def read_params(params: Any) -> tuple[tuple[str, Parameter], ...]:
         )
     for name, parameter in params.items():
         if not isinstance(name, str) or not name:
-            raise ValueError(
-                f"params has the name {name!r}, but the names of parameters are non-empty strings."
-            )
+            raise ValueError(f"params has the name {name!r}, but the names of parameters are non-empty strings.")
         if not isinstance(parameter, Parameter):
-            made = (
-                f"shoal.{parameter.__name__}()"
-                if callable(parameter) and hasattr(parameter, "__name__")
-                else ""
-            )
+            made = f"shoal.{parameter.__name__}()" if callable(parameter) and hasattr(parameter, "__name__") else ""
             hint = f"did you mean {made}?" if made.split("(")[0].startswith("shoal.") else ""
             raise ValueError(
                 f"params[{name!r}] is {parameter!r}, but every parameter needs its support and shape: "

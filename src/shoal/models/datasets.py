@@ -198,9 +198,7 @@ def _read_leaf(path: tuple[Any, ...], leaf: Hashable) -> np.ndarray:
     try:
         values = np.asarray(leaf)
     except (TypeError, ValueError) as error:
-        raise ValueError(
-            f"{name} is a {type(leaf).__name__} that numpy cannot read ({error}), {expected}"
-        ) from error
+        raise ValueError(f"{name} is a {type(leaf).__name__} that numpy cannot read ({error}), {expected}") from error
     if jnp.issubdtype(values.dtype, jnp.floating) and values.dtype.kind != "f":
         values = values.astype(np.float32)
     if values.dtype.kind not in "fiub":
@@ -209,11 +207,7 @@ def _read_leaf(path: tuple[Any, ...], leaf: Hashable) -> np.ndarray:
             "categories as integers, give ragged lists as padded arrays with a mask, and complex numbers as "
             "two real leaves."
         )
-    if (
-        values.dtype.kind in "iu"
-        and values.size
-        and not (INT32.min <= values.min() <= values.max() <= INT32.max)
-    ):
+    if values.dtype.kind in "iu" and values.size and not (INT32.min <= values.min() <= values.max() <= INT32.max):
         raise ValueError(
             f"{name} holds integers from {values.min()} to {values.max()}, but integers beyond 32 bits would "
             "wrap around on a device. Subtract an offset, or give this leaf as floating-point numbers."

@@ -158,9 +158,7 @@ def check_term(name: str, function: Callable[..., Any], arguments: tuple[Any, ..
     Raises:
         ValueError: names the function and the shapes it was called with.
     """
-    called = (
-        f"{name}({', '.join(('params', 'rows' if name == 'log_likelihood' else 'data')[: len(arguments)])})"
-    )
+    called = f"{name}({', '.join(('params', 'rows' if name == 'log_likelihood' else 'data')[: len(arguments)])})"
     shapes = " and ".join(
         f"{word} {_shapes(argument)}" for word, argument in zip(("params", "data"), arguments, strict=False)
     )
@@ -173,9 +171,7 @@ def check_term(name: str, function: Callable[..., Any], arguments: tuple[Any, ..
             "depends on the parameters."
         ) from error
     if result is None:
-        raise ValueError(
-            f"{called} returned None, but a scalar was expected. Does it lack its return statement?"
-        )
+        raise ValueError(f"{called} returned None, but a scalar was expected. Does it lack its return statement?")
     leaves = jax.tree.leaves(result)
     if len(leaves) != 1 or leaves[0] is not result:
         raise ValueError(

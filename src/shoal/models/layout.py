@@ -67,9 +67,7 @@ class Layout:
             Name to array of the free shape.
         """
         pieces = jnp.split(position, np.cumsum([slot.size for slot in self.slots])[:-1])
-        return {
-            slot.name: piece.reshape(slot.free_shape) for slot, piece in zip(self.slots, pieces, strict=True)
-        }
+        return {slot.name: piece.reshape(slot.free_shape) for slot, piece in zip(self.slots, pieces, strict=True)}
 
     def join(self, free: Mapping[str, Any]) -> Any:
         """The vector that `split` takes apart.

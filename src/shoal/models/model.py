@@ -1,15 +1,13 @@
 """What a user writes down: parameters on their supports, a log density, data; checked here, at the door."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, Self
 
-import equinox as eqx
-import jax
 import numpy as np
 
 from shoal.models import datasets
 from shoal.models.axes import check_axes
+from shoal.models.compiled import Compiled, constrained, in_precision, unconstrained
 from shoal.models.contract import read_params, read_terms
 from shoal.models.formula import Constrain, Formula, LogDensity, Unconstrain, check_term, hashable, structs
 from shoal.models.layout import Layout
@@ -17,29 +15,6 @@ from shoal.models.parameters import Parameter
 from shoal.models.precision import current
 from shoal.models.values import check_support, read_values
 from shoal.target import Target
-
-
-@dataclass(frozen=True)
-class Compiled:
-    """What sampling needs of a model, compared by value; it holds no data.
-
-    Attributes:
-        layout: parameters on the unconstrained vector.
-        log_density: `(position[dim], data) -> scalar`.
-        constrain: `(position[dim], data) -> {name: value}`.
-        unconstrain: `({name: value}, data) -> position[dim]`.
-        deterministic: name and shape of what `constrain` gives beside the parameters.
-        fixed_data: why the data cannot be swapped, in words; empty when they can.
-        allow_nonfinite: whether data may hold NaN and infinity (behind a mask).
-    """
-
-    layout: Layout
-    log_density: Callable[..., Any]
-    constrain: Callable[..., Any]
-    unconstrain: Callable[..., Any]
-    deterministic: tuple[tuple[str, tuple[int, ...]], ...] = ()
-    fixed_data: str = ""
-    allow_nonfinite: bool = False
 
 
 class Model:
@@ -188,8 +163,7 @@ class Model:
         dtype = np.dtype(dtype)
         if dtype.name not in ("float32", "float64"):
             raise ValueError(
-                f"target(dtype={dtype.name!r}) was asked for, but log densities are evaluated in float32 or "
-                "float64."
+                f"target(dtype={dtype.name!r}) was asked for, but log densities are evaluated in float32 or float64."
             )
         if dtype == np.float64 != current():
             raise ValueError(
@@ -222,10 +196,9 @@ class Model:
                 f"{self.dim} unconstrained coordinates of the model: {self._listed(self.coordinates)}."
             )
         flat = position.reshape(-1, self.dim)
-        values = _in_precision(dtype, lambda: _constrained(self.target(current()), flat.astype(current())))
+        values = in_precision(dtype, lambda: constrained(self.target(current()), flat.astype(current())))
         return {
-            name: np.asarray(values[name]).reshape(position.shape[:-1] + shape)
-            for name, shape in self._shapes.items()
+            name: np.asarray(values[name]).reshape(position.shape[:-1] + shape) for name, shape in self._shapes.items()
         }
 
     def unconstrain(self, values: Mapping[str, Any]) -> np.ndarray:
@@ -246,10 +219,10 @@ class Model:
         def there_and_back() -> tuple[Any, Any]:
             target = self.target(current())
             given = {name: array.astype(current()) for name, array in flat.items()}
-            position = _unconstrained(self._compiled.unconstrain, given, target.data)
-            return position, _constrained(target, position)
+            position = unconstrained(self._compiled.unconstrain, given, target.data)
+            return position, constrained(target, position)
 
-        position, back = _in_precision(np.dtype(np.float64), there_and_back)
+        position, back = in_precision(np.dtype(np.float64), there_and_back)
         position = np.asarray(position, np.float64)
         check_support(self.layout, flat, position, back)
         return position.reshape(*batch, self.dim)
@@ -269,9 +242,7 @@ class Model:
         """
         if self._compiled.fixed_data or self.data is None:
             reason = self._compiled.fixed_data or "it was built without data="
-            raise ValueError(
-                f"with_data cannot change the data of this model: {reason}. Build a new model instead."
-            )
+            raise ValueError(f"with_data cannot change the data of this model: {reason}. Build a new model instead.")
         if (data is None) == (not leaves):
             raise ValueError(
                 "with_data takes either the whole data, with_data(data), or entries of it by name, "
@@ -301,31 +272,4 @@ class Model:
         count = len(self.parameter_names)
         described = ", ".join(parts[:count]) + (f"; also {', '.join(parts[count:])}" if parts[count:] else "")
         leaves = ", ".join(f"{key} {leaf.shape}" for key, leaf in datasets.named_leaves(self.data))
-        return (
-            f"<shoal.Model {self.name}: {self.dim} dimensions: {described}{'; ' + leaves if leaves else ''}>"
-        )
-
-
-def _in_precision(dtype: np.dtype, compute: Callable[[], Any]) -> Any:
-    """Compute in single or double, and in single where a replayed model has been traced in it before.
-
-    See `shoal.models.precision.shape_of`: a NumPyro model that closes over numpy arrays cannot be replayed in both.
-    """
-    with jax.enable_x64(dtype == np.float64):
-        try:
-            return compute()
-        except (TypeError, ValueError):
-            if dtype != np.float64:
-                raise
-    with jax.enable_x64(False):
-        return compute()
-
-
-@eqx.filter_jit
-def _constrained(target: Target, position: Any) -> dict[str, Any]:
-    return target.constrained(position)
-
-
-@eqx.filter_jit
-def _unconstrained(unconstrain: Callable[..., Any], values: Any, data: Any) -> Any:
-    return jax.vmap(unconstrain, in_axes=(0, None))(values, data)
+        return f"<shoal.Model {self.name}: {self.dim} dimensions: {described}{'; ' + leaves if leaves else ''}>"

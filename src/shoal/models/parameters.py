@@ -265,9 +265,7 @@ def _event(name: str, sizes: tuple[int, ...], *, valid: bool) -> Parameter:
 
 
 def _shape(function: str, shape: Any) -> tuple[int, ...]:
-    entries: tuple[Any, ...] = (
-        tuple(shape) if isinstance(shape, Sequence) and not isinstance(shape, str) else (shape,)
-    )
+    entries: tuple[Any, ...] = tuple(shape) if isinstance(shape, Sequence) and not isinstance(shape, str) else (shape,)
     try:
         if any(isinstance(entry, bool) for entry in entries):
             raise TypeError("a truth value")

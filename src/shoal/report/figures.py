@@ -196,7 +196,9 @@ def _thousands(value: float, _: Any = None) -> str:
 
 def _energy_errors(axes: "Axes", values: np.ndarray) -> None:
     finite = values[np.isfinite(values)]
-    reach = max(float(np.quantile(np.abs(finite), 0.98)) if finite.size else 1.0, 1e-6)
+    # Divergences may be off by thousands; they are counted elsewhere and would hide all others here.
+    middle, far = np.quantile(np.abs(finite), (0.75, 0.98)) if finite.size else (1.0, 1.0)
+    reach = max(min(float(far), 10 * float(middle)), 1e-6)
     inside = finite[np.abs(finite) <= reach]
     _histogram(axes, inside, np.linspace(-reach, reach, 41))
     outside = 1 - inside.size / max(values.size, 1)

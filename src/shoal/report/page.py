@@ -1,6 +1,7 @@
 """The page of a report: verdict, findings, key figures, table, figures, settings."""
 
 import math
+import re
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from html import escape
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 
 MOST_ROWS = 500
 MOST_FIGURES = 4
+UNIT = re.compile(r"(\d) ([kMGT]|s|min|h)\b")  # A number and its unit stay on one line.
 FIGURE_SPACE, PUNCTUATION_SPACE = "\u2007", "\u2008"
 
 RANKS = (
@@ -65,9 +67,10 @@ def page(result: "Result") -> str:
     with ink.style():
         drawn = _figures(result, seen)
     title = str(result.settings.get("model") or "A run")
+    settings = {name: value for name, value in result.settings.items() if name != "model"}
     body = "\n".join(
         (
-            f"<header><h1>{escape(title)}</h1><p>{escape(headline(result.settings))}</p></header>",
+            f"<header><h1>{escape(title)}</h1><p>{escape(headline(settings))}</p></header>",
             _verdict(seen),
             _tiles(result, seen),
             drawn,
@@ -127,7 +130,7 @@ def _tiles(result: "Result", seen: Overview) -> str:
     ]
     tiles = "".join(
         f'<div class="tile"><strong>{escape(number)}</strong><span>{escape(what)}</span>'
-        f"<small>{escape(note)}</small></div>"
+        f"<small>{escape(UNIT.sub('\\1\u00a0\\2', note))}</small></div>"
         for number, what, note in figures
         if number not in ("unknown", "-")
     )
@@ -137,9 +140,7 @@ def _tiles(result: "Result", seen: Overview) -> str:
 def _table(seen: Overview) -> str:
     shown = seen.worst[:MOST_ROWS]
     order = {row.label: place for place, row in enumerate(seen.rows)}
-    heads = "".join(
-        f'<th scope="col"><button type="button">{name}</button></th>' for name in ("parameter", *HEADINGS)
-    )
+    heads = "".join(f'<th scope="col"><button type="button">{name}</button></th>' for name in ("parameter", *HEADINGS))
     words = columns_of(shown, FIGURE_SPACE, PUNCTUATION_SPACE)
     lines = "\n".join(_line(row, cells, order[row.label]) for row, cells in zip(shown, words, strict=True))
     left = len(seen.rows) - len(shown)
@@ -157,9 +158,7 @@ def _table(seen: Overview) -> str:
 def _line(row: Row, cells: Iterable[str], place: int) -> str:
     values = (row.mean, row.sd, row.mcse_mean, row.ess_bulk, row.ess_tail, row.r_hat)
     filled = "".join(
-        f'<td data-v="{value:.9g}">{escape(cell)}</td>'
-        if math.isfinite(value)
-        else f"<td>{escape(cell)}</td>"
+        f'<td data-v="{value:.9g}">{escape(cell)}</td>' if math.isfinite(value) else f"<td>{escape(cell)}</td>"
         for value, cell in zip(values, cells, strict=True)
     )
     return f'<tr><th scope="row" data-v="{place}">{escape(row.label)}</th>{filled}</tr>'

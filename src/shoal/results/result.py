@@ -82,9 +82,7 @@ class Result:
         """Draws of each chain."""
         if isinstance(self.draws, StoredDraws):
             return self.draws.count
-        return next(
-            (int(values.shape[1]) for values in (*self.draws.values(), *self.sample_stats.values())), 0
-        )
+        return next((int(values.shape[1]) for values in (*self.draws.values(), *self.sample_stats.values())), 0)
 
     @functools.cached_property
     def findings(self) -> tuple[Finding, ...]:

@@ -105,9 +105,7 @@ def _open(path: Path) -> Any:
     zarr = zarr_package()
     if not (path / "zarr.json").exists():
         state = "does not exist" if not path.exists() else "does not hold a run"
-        raise ValueError(
-            f"'{path}' {state}: give the directory that was given as `out` to shoal.sample, or to `save`."
-        )
+        raise ValueError(f"'{path}' {state}: give the directory that was given as `out` to shoal.sample, or to `save`.")
     root = zarr.open_group(str(path), mode="r")
     if "draws_committed" not in root.attrs or "posterior" not in root:
         raise ValueError(

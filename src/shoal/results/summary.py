@@ -29,9 +29,7 @@ def summary(result: "Result", var_names: Sequence[str] | str | None) -> Any:
         Rows like `lamb[3]`, columns as in `COLUMNS`.
     """
     pandas = require("pandas", "A summary table", extra="diagnostics")
-    wanted = (
-        [var_names] if isinstance(var_names, str) else list(result.draws if var_names is None else var_names)
-    )
+    wanted = [var_names] if isinstance(var_names, str) else list(result.draws if var_names is None else var_names)
     unknown = [name for name in wanted if name not in result.draws]
     if unknown:
         raise ValueError(
@@ -76,9 +74,7 @@ def lines(result: "Result") -> list[tuple[str, str]]:
 
 
 def _headline(result: "Result") -> str:
-    what = [
-        str(result.settings[key]) for key in ("model", "sampler", "precision") if result.settings.get(key)
-    ]
+    what = [str(result.settings[key]) for key in ("model", "sampler", "precision") if result.settings.get(key)]
     numbers = sum(math.prod(result.shape(name)) for name in result.draws)
     run = f"{count(result.num_chains, 'chain')} × {count(result.num_draws, 'draw')}"
     size = f"{run} of {count(numbers, 'number')} in {count(len(result.draws), 'variable')}"

@@ -82,9 +82,7 @@ class StoredDraws(Mapping[str, np.ndarray]):
         return len(self._arrays)
 
     def __repr__(self) -> str:
-        parts = [
-            f"{name} {(array.shape[0], self.count, *array.shape[2:])}" for name, array in self._arrays.items()
-        ]
+        parts = [f"{name} {(array.shape[0], self.count, *array.shape[2:])}" for name, array in self._arrays.items()]
         return f"StoredDraws({', '.join(parts)})"
 
 
@@ -144,9 +142,7 @@ class ZarrDraws:
         if ticks.dtype.kind not in "iufb":
             ticks = np.array([str(tick) for tick in ticks], dtype=np.dtypes.StringDType())
         dtype = str if isinstance(ticks.dtype, np.dtypes.StringDType) else ticks.dtype
-        array = group.create_array(
-            name, shape=ticks.shape, dtype=dtype, dimension_names=(axis,), compressors=None
-        )
+        array = group.create_array(name, shape=ticks.shape, dtype=dtype, dimension_names=(axis,), compressors=None)
         if ticks.size:
             array[...] = ticks
 
