@@ -21,9 +21,9 @@ from jaxtyping import Array, Int, PyTree
 CHAINS = "chains"
 
 # Draws depend on the tile to the last bit, so it is a constant of the backend, recorded with each run. On a
-# CPU, 16 chains keep the intermediate results in the cache; an accelerator wants all of its chains at once.
+# CPU, 16 chains keep the intermediate results in the cache; an accelerator wants many at once (not measured yet).
 TILE = {"cpu": 16}
-TILE_ON_ACCELERATORS = 4096
+TILE_ON_ACCELERATORS = 1024
 
 
 @dataclass(frozen=True)

@@ -16,8 +16,9 @@ from jaxtyping import Array, Float, Int, Key, PRNGKeyArray
 
 
 def root_key(seed: int) -> PRNGKeyArray:
-    """The key from which everything in a run derives."""
-    return jax.random.key(seed, impl="threefry2x32")
+    """The key from which everything in a run derives: all 64 bits of the seed, in any precision."""
+    words = np.array([seed >> 32, seed & 0xFFFFFFFF], np.uint32)
+    return jax.random.wrap_key_data(jnp.asarray(words), impl="threefry2x32")
 
 
 class Keys(eqx.Module):

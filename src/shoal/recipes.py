@@ -1,6 +1,7 @@
 """The named samplers: a kernel, how its tuning is learned, and what a user may set."""
 
 import abc
+import dataclasses
 import math
 from collections.abc import Mapping
 from typing import Any, ClassVar
@@ -14,6 +15,7 @@ from jax.typing import DTypeLike
 from shoal import adaptation, kernels
 from shoal.adaptation import Adaptation, Chain, DiagonalMetric, During, Fixed, StepSize
 from shoal.kernels.base import AnyKernel
+from shoal.kernels.hmc import HMCTuning
 
 
 class Sampler(eqx.Module):
@@ -35,7 +37,7 @@ class Sampler(eqx.Module):
 
     def settings(self) -> dict[str, float | int]:
         """The fields by name, as they are recorded with a run."""
-        return {field: getattr(self, field) for field in self.__dataclass_fields__}
+        return {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
 
 
 class HMC(Sampler):
@@ -63,10 +65,10 @@ class HMC(Sampler):
     def adaptation(self) -> Adaptation:
         return Fixed()
 
-    def tuning(self, dim: int, dtype: DTypeLike) -> kernels.HMC.Tuning:
+    def tuning(self, dim: int, dtype: DTypeLike) -> HMCTuning:
         first = self.kernel().tuning(dim, dtype)
         step_size, num_steps = jnp.asarray(self.step_size, dtype), jnp.asarray(self.num_steps, jnp.int32)
-        return kernels.HMC.Tuning(step_size, num_steps, first.metric)
+        return HMCTuning(step_size, num_steps, first.metric)
 
 
 class ChEES(Sampler):
@@ -112,7 +114,7 @@ def named(name: str, settings: Mapping[str, Any] | None = None) -> Sampler:
     if name not in SAMPLERS:
         raise ValueError(f"sampler={name!r} is not known; there are {', '.join(map(repr, sorted(SAMPLERS)))}.")
     recipe, settings = SAMPLERS[name], dict(settings or {})
-    fields = recipe.__dataclass_fields__
+    fields = [field.name for field in dataclasses.fields(recipe)]
     if unknown := sorted(set(settings) - set(fields)):
         raise ValueError(f"sampler {name!r} has no setting {unknown[0]!r}; it has {', '.join(fields)}.")
     try:
@@ -157,11 +159,11 @@ def tuning_from_arrays(arrays: Mapping[str, np.ndarray], like: Any) -> Any:
 
 
 def _positive(owner: str, name: str, value: float, below: float = math.inf) -> None:
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < below:
+    if isinstance(value, bool) or not isinstance(value, (int, float, np.number)) or not 0 < value < below:
         limit = "a positive finite number" if math.isinf(below) else f"a number between 0 and {below:g}"
         raise ValueError(f"{owner}({name}={value!r}): expected {limit}.")
 
 
 def _whole(owner: str, name: str, value: int) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or not 1 <= value < 2**31:
         raise ValueError(f"{owner}({name}={value!r}): expected a whole number, at least 1.")

@@ -254,6 +254,7 @@ def _join(tree: PyTree) -> PyTree:
 
 def _on_mesh(function: Callable[..., Any], placement: Placement, inside: Any, outside: Any) -> Callable[..., Any]:
     """`function` of one tuple of arguments, run by every device on its own chains."""
+
     def spread(arguments: tuple[Any, ...]) -> Any:
         arrays, rest = eqx.partition(arguments, eqx.is_array)
         local = lambda arrays: function(eqx.combine(arrays, rest))

@@ -22,7 +22,7 @@ from shoal.randomness import root_key
 from shoal.recipes import Sampler, named, tuning_from_arrays, tuning_to_arrays
 from shoal.results.draws import Header, MemoryDraws
 from shoal.results.result import Gradients, Result, Timing
-from shoal.results.zarr_draws import ZarrDraws, check_new
+from shoal.results.zarr_draws import ZarrDraws, check_new, zarr_package
 from shoal.run import (
     Program,
     Run,
@@ -99,7 +99,8 @@ def sample(  # noqa: PLR0913  (the front door: each is a choice that users make)
     if tile is not None:
         _check_count("tile", tile, 1)
     if out is not None:
-        check_new(out)
+        out = check_new(out)
+        zarr_package()
     with _precision(request.dtype), progress(progress_bar) as show:
         placement = Placement.of(num_chains, tile)
         target = model.target(request.dtype)
@@ -190,24 +191,24 @@ class _Session:
 
     def warm_up(self, warm: Program, run: Run) -> tuple[Run, float, int]:
         seconds, gradients, length = 0.0, 0, self.request.num_warmup
+        began = time.perf_counter()
         for chunk in drive(warm, run, self.placement, length, ANY):
             run = chunk.run
-            seconds += chunk.seconds
+            seconds = time.perf_counter() - began
             gradients = self.tell("warmup", warm, chunk.run, chunk.done, length, seconds)
         return eqx.tree_at(lambda r: r.tuning, run, frozen(warm, run, self.placement)), seconds, gradients
 
     def draw(self, sampling: Program, run: Run, capacity: int, draws: Any) -> tuple[float, int, bool]:
         seconds, gradients, length = 0.0, 0, self.request.num_samples
-        done = 0
+        began = time.perf_counter()
         try:
             for chunk in drive(sampling, run, self.placement, length, capacity):
                 values, stats = self.on_host(chunk.kept, chunk.draws)
                 draws.append(values, stats)
-                done = chunk.done
-                seconds += chunk.seconds
-                gradients = self.tell("sampling", sampling, chunk.run, done, length, seconds)
+                seconds = time.perf_counter() - began
+                gradients = self.tell("sampling", sampling, chunk.run, chunk.done, length, seconds)
         except KeyboardInterrupt:
-            if not done:
+            if not draws.committed:
                 raise
             return seconds, gradients, True
         return seconds, gradients, False
@@ -307,9 +308,15 @@ def _checked(
     if num_warmup is None:
         num_warmup = 500 if tuning is None else 0
     _check_count("num_warmup", num_warmup, 0)
+    if tuning is not None and not isinstance(tuning, Mapping):
+        raise ValueError(f"tuning: got {type(tuning).__name__}, expected the `tuning` of a result, a mapping.")
     if precision not in DTYPES:
         raise ValueError(f"precision={precision!r}: expected one of {', '.join(map(repr, DTYPES))}.")
-    recipe = sampler if isinstance(sampler, Sampler) else named(sampler)
+    recipe = sampler if isinstance(sampler, Sampler) else named(str(sampler))
+    if tuning is not None and isinstance(recipe.adaptation(), Fixed):
+        raise ValueError(
+            f"tuning was given to sampler {recipe.name!r}, whose settings are set by hand: give one or the other."
+        )
     if num_warmup == 0 and tuning is None and not isinstance(recipe.adaptation(), Fixed):
         raise ValueError(
             f"num_warmup=0: sampler {recipe.name!r} is tuned in warmup. Ask for some warmup (500 is usual), or "
@@ -319,8 +326,8 @@ def _checked(
 
 
 def _check_count(name: str, value: Any, least: int) -> None:
-    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < least:
-        raise ValueError(f"{name}={value!r}: expected a whole number, at least {least}.")
+    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or not least <= value < 2**31:
+        raise ValueError(f"{name}={value!r}: expected a whole number, at least {least} and below 2**31.")
 
 
 def _check_seed(seed: Any) -> None:

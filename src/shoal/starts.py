@@ -22,7 +22,7 @@ RADIUS = 2.0
 ATTEMPTS = 100
 MOST_SUPERCHAINS = 64
 FEW_CHAINS = 16
-_STARTS = 0x5747  # sets the starts' key apart from the keys of draws, which count from 0
+_STARTS = 2**32 - 1  # sets the starts' key apart from the keys of draws, which count from 0
 
 
 class Starts(NamedTuple):

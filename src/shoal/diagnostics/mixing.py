@@ -28,6 +28,9 @@ LEVEL = 1e-7
 # 400 effective draws leave in a group of chains.
 APART = 0.25
 DRIFT = 0.1
+# Draws made on the way to the bulk are few and far out: halves, and ranks, hardly notice them. So the beginning of
+# a run, in several lengths, is held against its second half, too.
+EARLY, EARLY_DRIFT = (0.01, 0.02, 0.05, 0.1, 0.2), 0.5
 # A quantity whose range is this many roundings is a constant that was computed in floating point.
 ROUNDINGS = 8
 
@@ -109,6 +112,9 @@ def _judge(rows: np.ndarray, ids: np.ndarray, at: np.ndarray, result: Mixing) ->
         result.farthest[at] = np.where(farther, farthest, result.farthest[at])
         result.apart[at] = np.maximum(result.apart[at], apart)
         result.drift[at] = np.maximum(result.drift[at], half_drift(second - first))
+        for share in EARLY:
+            start = whole[:, :, : max(1, int(share * whole.shape[2]))].mean(axis=2)
+            result.drift[at] = np.maximum(result.drift[at], half_drift(second - start, EARLY_DRIFT))
 
 
 def superchains_apart(means: np.ndarray, ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -136,11 +142,12 @@ def superchains_apart(means: np.ndarray, ids: np.ndarray) -> tuple[np.ndarray, n
     return np.where(counts, distance, 0).max(axis=1), farthest
 
 
-def half_drift(difference: np.ndarray) -> np.ndarray:
-    """How far the halves of a run are from each other, where chance does not explain it.
+def half_drift(difference: np.ndarray, least: float = DRIFT) -> np.ndarray:
+    """How far two stretches of a run are from each other, where chance does not explain it.
 
     Args:
-        difference: `[quantity, chain]`, second half's mean less the first's, in standard deviations.
+        difference: `[quantity, chain]`, the later mean less the earlier, in standard deviations.
+        least: what is not worth a word.
 
     Returns:
         `[quantity]`, 0 where it is small or may be chance.
@@ -150,5 +157,5 @@ def half_drift(difference: np.ndarray) -> np.ndarray:
         return np.zeros(len(difference))
     drift = np.abs(difference.mean(axis=1))
     error = difference.std(axis=1, ddof=1) / np.sqrt(chains)
-    counts = (drift > DRIFT) & (drift > scipy.stats.t.isf(LEVEL / 2, chains - 1) * error)
+    counts = (drift > least) & (drift > scipy.stats.t.isf(LEVEL / 2, chains - 1) * error)
     return np.where(counts, drift, 0)

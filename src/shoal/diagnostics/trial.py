@@ -126,8 +126,9 @@ class Variable:
             number=float(numbers.drift[worst]),
             threshold=DRIFT,
             words=f"{self.names[worst]} moved by {numbers.drift[worst]:.2f} standard deviations from the "
-            f"first half of the run to the second, in all chains together.{others}",
-            remedy="The chains had not arrived when sampling began: warm up longer (num_warmup).",
+            f"beginning of the run to its second half, in all chains together.{others}",
+            remedy="The chains had not arrived when sampling began: warm up longer (num_warmup); with tuning= of "
+            "another run, begin where its chains ended (initial_positions) or ask for some num_warmup.",
         )
 
     def _ess(self, numbers: Mixing, bad: np.ndarray) -> Finding:

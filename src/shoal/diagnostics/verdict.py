@@ -59,7 +59,6 @@ def judge(
     found = list(_too_few(length, ids))
     if length:
         apart = [*_stuck(draws, lp, sample_stats), *(_far(lp) if lp is not None else ())]
-        apart = [*_stuck(draws, lp, sample_stats), *(_far(lp) if lp is not None else ())]
         label = partial(labels, dims=dims or {}, coords=coords or {})
         found += _quantities(draws, lp, ids, label, troubled=bool(apart))
         found += [*apart, *_diverging(sample_stats)]

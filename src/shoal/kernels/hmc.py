@@ -29,7 +29,8 @@ def hamiltonian_step(keys: Keys, ensemble: Ensemble, flow: Flow, num_steps: Int[
     momentum = keys.normal(MOMENTUM, ensemble.position.shape[-1], dtype)
     start = (ensemble.position, momentum, ensemble.gradient)
     (position, end, gradient), log_density = flow.integrate(start, num_steps)
-    error = (kinetic(end) - log_density) - (kinetic(momentum) - ensemble.log_density)
+    # Like with like: kinetic energies are small next to most log densities, and would be rounded on their grid.
+    error = (kinetic(end) - kinetic(momentum)) - (log_density - ensemble.log_density)
     proposed = Ensemble(position, log_density, gradient, ensemble.memory)
     after, acceptance, error = metropolis(keys.uniform(ACCEPTANCE, dtype), ensemble, proposed, error)
     steps = jnp.broadcast_to(num_steps, acceptance.shape)

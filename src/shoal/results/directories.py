@@ -12,12 +12,12 @@ def check_new(path: str | os.PathLike[str]) -> Path:
         path: the directory of the run. It need not exist; nothing is left behind by asking.
 
     Returns:
-        The path, with `~` expanded.
+        The path, absolute: a program may change its working directory later.
 
     Raises:
         ValueError: it is a file, holds a run already, holds something else, or cannot be written.
     """
-    place = Path(path).expanduser()
+    place = Path(path).expanduser().absolute()
     if place.is_dir():
         if (place / "zarr.json").exists():
             raise ValueError(

@@ -67,7 +67,7 @@ def load(path: str | os.PathLike[str]) -> Result:
     Raises:
         ValueError: there is no run, or one of a newer format.
     """
-    root = _open(Path(path).expanduser())
+    root = _open(Path(path).expanduser().absolute())
     attributes: dict[str, Any] = root.attrs.asdict()
     version = attributes.get("format_version", 0)
     if version > FORMAT_VERSION:

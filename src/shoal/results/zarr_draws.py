@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from shoal.results.result import Result
 
 FORMAT_VERSION = 1
+# Large enough that a long run makes few files, small enough that writing a part of one costs little.
+FILE_BYTES = 4_000_000
 
 
 def zarr_package() -> Any:
@@ -153,7 +155,7 @@ class ZarrDraws:
             arrays[name] = self._groups[group].create_array(
                 name,
                 shape=(chunk.shape[0], self._room, *chunk.shape[2:]),
-                chunks=(chunk.shape[0], max(1, chunk.shape[1]), *(max(1, n) for n in chunk.shape[2:])),
+                chunks=(chunk.shape[0], self._draws_per_chunk(chunk), *(max(1, n) for n in chunk.shape[2:])),
                 dtype=dtype,
                 fill_value=fill,
                 compressors=None,
@@ -161,6 +163,10 @@ class ZarrDraws:
                 attributes=attributes,
             )
         return arrays[name]
+
+    def _draws_per_chunk(self, chunk: np.ndarray) -> int:
+        """Draws in one file of an array: as many as `FILE_BYTES` hold, whatever comes in one chunk of the run."""
+        return int(np.clip(FILE_BYTES // max(1, chunk[:, :1].nbytes), 1, max(1, self._room)))
 
     def append(self, values: Mapping[str, np.ndarray], stats: Mapping[str, np.ndarray]) -> None:
         """Write a chunk, then count it.
@@ -180,8 +186,8 @@ class ZarrDraws:
             # Directories come back in any order, and the table should have the model's.
             if list(self._arrays[group]) != self._order[group]:
                 self._order[group] = self._groups[group].attrs["variables"] = list(self._arrays[group])
-        self._root.attrs["draws_committed"] = end
         self.committed = end
+        self._root.attrs["draws_committed"] = end
 
     def _resize(self, room: int) -> None:
         for name, group in self._groups.items():
@@ -226,6 +232,7 @@ class ZarrDraws:
                 "gradients": to_json(result.gradients._asdict()),
                 "notes": to_json([note.as_dict() for note in result.notes]),
                 "findings": to_json([finding.as_dict() for finding in result.findings]),
+                "draws_committed": self.committed,
                 "interrupted": bool(result.interrupted),
                 "finished": True,
             }
