@@ -75,7 +75,8 @@ def test_one_chain_that_is_stuck_does_not_stop_the_others():
     start[-1, 0] = 5.0
     stuck, run = tuned(beside_an_island, None, start=start)
     assert run.ensemble.position[CHAINS - 1, 0] == 5.0
-    assert 0.5 * float(free.step_size) < float(stuck.step_size) < float(free.step_size)
+    # Without the rule it ends at 1e-6. It has half of the warmup to recover.
+    assert 0.05 * float(free.step_size) < float(stuck.step_size) < float(free.step_size)
 
 
 def beside_an_island(z, data):

@@ -4,14 +4,15 @@ All chains' acceptance probabilities at one step size are one observation: their
 badly served chains pull down (Hoffman, Radul & Sountsov, 2021, section 3.3). A chain that is stuck accepts
 nothing at any step size; counted in full, it would drag the step size of all others to zero. So the inverse of
 one chain's acceptance counts as at most $\kappa = 1 + 0.45\,n\,(1/\delta - 1)$ for $n$ chains and the target
-$\delta$, and as at most 4 where that is less: even two stuck chains do not use up what the target allows all.
+$\delta$, and as at most 4 where that is less: even two stuck chains do not use up what the target allows all. That
+holds in the second half of the warmup; in the first, small steps may still free the chain.
 """
 
 import math
 
 import equinox as eqx
 import jax.numpy as jnp
-from jaxtyping import Array, Float, PyTree
+from jaxtyping import Array, Bool, Float, PyTree
 
 from shoal.adaptation.averaging import weight
 from shoal.adaptation.base import Adaptation, Tuning
@@ -20,6 +21,8 @@ from shoal.mesh import Pool
 
 # Of the shortfall that the target allows all chains, the most that one of them may use.
 SHARE = 0.45
+# For this part of the warmup every chain counts nearly in full, down to this acceptance.
+PATIENCE, FLOOR = 0.5, 0.02
 
 
 class StepSize(Adaptation):
@@ -36,31 +39,45 @@ class StepSize(Adaptation):
     delay: float = 10.0
 
     class Memory(eqx.Module):
-        """Attributes: the anchor, the mean shortfall of acceptance, the settled log step size, the count."""
+        """What is remembered.
+
+        Attributes:
+            anchor: the log step size that dual averaging shrinks to.
+            shortfall: mean of what the acceptance lacks.
+            settled: average of the log step size.
+            count: sweeps so far.
+            patient: whether every chain still counts nearly in full.
+        """
 
         anchor: Float[Array, ""]
         shortfall: Float[Array, ""]
         settled: Float[Array, ""]
         count: Float[Array, ""]
+        patient: Bool[Array, ""]
 
     def init(self, tuning: Tuning) -> PyTree:
         log = jnp.log(tuning.step_size)
         # The anchor is above the first guess, so that early moves err towards long steps, which are cheap.
         zero = jnp.zeros_like(log)
-        return self.Memory(log + math.log(10.0), zero, log, zero)
+        return self.Memory(log + math.log(10.0), zero, log, zero, jnp.asarray(True))
 
     def update(
         self, memory: PyTree, tuning: Tuning, tiles: Transition, pool: Pool, progress: Float[Array, ""]
     ) -> tuple[PyTree, Tuning]:
-        floor = 1.0 / max(4.0, 1.0 + SHARE * pool.count * (1.0 / self.target_accept - 1.0))
+        capped = 1.0 / max(4.0, 1.0 + SHARE * pool.count * (1.0 / self.target_accept - 1.0))
+        floor = jnp.where(progress < PATIENCE, min(FLOOR, capped), capped)
         inverse = pool.sum(lambda draws: 1.0 / jnp.maximum(draws.info.acceptance_rate, floor), tiles)
-        count = memory.count + 1.0
+        # Then it begins anew from where it is, so that what was done for a stuck chain is soon undone.
+        anew = memory.patient & (progress >= PATIENCE)
+        anchor = jnp.where(anew, memory.settled, memory.anchor)
+        count = jnp.where(anew, 1.0, memory.count + 1.0)
+        shortfall = jnp.where(anew, 0.0, memory.shortfall)
         missing = self.target_accept - pool.count / inverse
-        shortfall = memory.shortfall + (missing - memory.shortfall) / (count + self.delay)
-        log = memory.anchor - self.gain * jnp.sqrt(count) * shortfall
+        shortfall = shortfall + (missing - shortfall) / (count + self.delay)
+        log = anchor - self.gain * jnp.sqrt(count) * shortfall
         settled = memory.settled + weight(count) * (log - memory.settled)
         tuning = eqx.tree_at(lambda t: t.step_size, tuning, jnp.exp(log))
-        return self.Memory(memory.anchor, shortfall, settled, count), tuning
+        return self.Memory(anchor, shortfall, settled, count, progress < PATIENCE), tuning
 
     def freeze(self, memory: PyTree, tuning: Tuning) -> Tuning:
         return eqx.tree_at(lambda t: t.step_size, tuning, jnp.exp(memory.settled))
