@@ -13,8 +13,9 @@ PY := $(VENV)/bin/python
 # Processes that run tests side by side; one per core of the smallest machine that is supported.
 WORKERS ?= 2
 PYTEST_ARGS ?=
-# What `make floor` runs; tests of absent packages skip themselves, in words.
-FLOOR_TESTS ?= tests
+# What `make floor` runs: the core. Tests of absent packages skip themselves, in words.
+CORE := exact_start run adaptation sampling model parameters numpyro_bridge diagnostics findings
+FLOOR_TESTS ?= $(CORE:%=tests/test_%.py)
 
 DEMO := runs/breast_cancer
 UV_VERSION := 0.13.9
