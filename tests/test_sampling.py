@@ -50,7 +50,7 @@ def test_a_result_has_what_it_promises(result):
     assert result.converged, result.findings
     assert result.gradients.sampling == result.sample_stats["n_steps"].sum()
     assert result.settings["seed"] == 0
-    assert result.settings["tile"] == 16
+    assert result.settings["tile"] == 32
     np.testing.assert_array_equal(np.bincount(result.superchain), np.full(8, 8))
 
 

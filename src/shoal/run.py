@@ -14,7 +14,7 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree
 from shoal.adaptation.base import Adaptation, Fixed
 from shoal.ensemble import Ensemble, Transition
 from shoal.kernels.base import AnyKernel
-from shoal.mesh import CHAINS, Placement, Pool, isolated, over_tiles
+from shoal.mesh import CHAINS, Placement, Pool, compiled, isolated, over_tiles
 from shoal.randomness import Stream
 from shoal.statistics.base import Statistic
 from shoal.target import Target
@@ -130,13 +130,13 @@ def enter(program: Program, run: Run, placement: Placement, length: int) -> Run:
     )
 
 
-@eqx.filter_jit
+@compiled
 def _fresh(program: Program, tuning: PyTree, ensemble: Ensemble) -> tuple[PyTree, dict[str, PyTree]]:
     statistics = {name: fold.init(ensemble) for name, fold in program.statistics.items()}
     return program.adaptation.init(tuning), statistics
 
 
-@eqx.filter_jit
+@compiled
 def frozen(program: Program, run: Run, placement: Placement) -> PyTree:
     """The tuning that the adaptation has settled on."""
 
@@ -149,7 +149,7 @@ def frozen(program: Program, run: Run, placement: Placement) -> PyTree:
     return spread((program.adaptation, run.adaptation, run.tuning))
 
 
-@eqx.filter_jit
+@compiled
 def _ensemble_at(kernel: AnyKernel, target: Target, position: Array, placement: Placement) -> Ensemble:
     def local(arguments: tuple[PyTree, Array]) -> Ensemble:
         target, position = arguments
@@ -160,7 +160,7 @@ def _ensemble_at(kernel: AnyKernel, target: Target, position: Array, placement: 
     )
 
 
-@eqx.filter_jit
+@compiled
 def advance(
     program: Program, run: Run, sweeps: Int[Array, ""], placement: Placement, capacity: int
 ) -> tuple[Run, PyTree]:
