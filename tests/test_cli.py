@@ -19,6 +19,7 @@ from test_report import BAD, NOTE, result
 click = pytest.importorskip("click")
 pytest.importorskip("rich")
 
+FAILED = Finding("failed", "sampling", 5.0, "Sampling failed: the disk is full.", "Free space on the disk.")
 HEAVY = ["jax", "jaxlib", "numpy", "arviz", "numpyro", "pandas", "xarray", "zarr", "matplotlib", "rich", "IPython"]
 
 MODELS = """
@@ -185,17 +186,37 @@ def test_doctor_reports_a_jax_that_does_not_start(shoal, monkeypatch: pytest.Mon
         (result(blocking=True), 3),
         (result(interrupted=True), 130),
         (result(interrupted=True, blocking=True), 130),
+        (result(interrupted=True, notes=(FAILED,), judged=(FAILED,)), 1),
+        (result(notes=(FAILED,), judged=(FAILED,)), 1),
         (ValueError("beta: the log density is NaN at every start."), 1),
         (RuntimeError("out of memory"), 1),
         (KeyboardInterrupt(), 130),
     ],
-    ids=["converged", "not converged", "interrupted", "interrupted early", "model", "failure", "no draws"],
+    ids=[
+        "converged",
+        "not converged",
+        "interrupted",
+        "interrupted early",
+        "cut short",
+        "unfinished",
+        "model",
+        "failure",
+        "no draws",
+    ],
 )
 def test_exit_codes(shoal, sampled, tmp_path: Path, some: Result | BaseException, expected: int) -> None:
     sampled(some)
     code, _, err = shoal("sample", "eight_schools", "--out", tmp_path / "run")
     assert code == expected
     assert "Traceback" not in err
+
+
+@pytest.mark.parametrize("options", [[], ["--quiet"], ["--json"]])
+def test_a_failure_is_told(shoal, sampled, tmp_path: Path, options: list[str]) -> None:
+    sampled(result(interrupted=True, notes=(FAILED,), judged=(FAILED,)))
+    code, out, err = shoal("sample", "eight_schools", "--out", tmp_path / "run", *options)
+    assert code == 1
+    assert f"{FAILED.words} {FAILED.remedy}" in " ".join((err if options else out).split())
 
 
 def test_the_closing_block(shoal, sampled, tmp_path: Path) -> None:

@@ -147,6 +147,16 @@ def test_names_of_axes_that_do_not_fit_are_not_used():
     assert made.labels("m")[1] == "m[0, 1]"
 
 
+def test_a_slash_in_a_name_becomes_what_is_free():
+    z = ar1(np.random.default_rng(0), 8, 20, (5,))
+    names = ("a/x", "a.x", "b/x", "b.x", "b_x")
+    posterior = result(8, 20, draws={name: z[..., i] for i, name in enumerate(names)}).to_datatree()["posterior"]
+    plain = {"a/x": "a_x", "a.x": "a.x", "b/x": "b_x_", "b.x": "b.x", "b_x": "b_x"}
+    assert set(posterior.data_vars) == set(plain.values())
+    for i, name in enumerate(names):
+        np.testing.assert_array_equal(posterior[plain[name]], z[..., i])
+
+
 def test_defaults_are_not_shared():
     one = Result(draws={}, sample_stats=sample_stats(np.zeros((4, 0))), superchain=np.arange(4))
     assert one.gradients == Gradients(0, 0)

@@ -1,14 +1,19 @@
 """The front door: what a call promises, and what it says to bad input."""
 
 import contextlib
+import errno
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import numpyro
+import numpyro.distributions as dist
 import pytest
 
 import shoal
 from numpyro_models import documented, names
+from shoal.report import write
+from shoal.results.zarr_draws import ZarrDraws
 
 FEW = {"num_chains": 8, "num_warmup": 60, "num_samples": 20, "progress_bar": False}
 RNG = np.random.default_rng(0)
@@ -130,25 +135,188 @@ def test_initial_positions_that_are_equal_make_a_superchain():
     np.testing.assert_array_equal(sampled.superchain, [0, 0, 0, 1, 1, 1, 1, 1])
 
 
-def test_interrupt_keeps_the_draws(monkeypatch):
+# ------------------------------------------------------------------------------------------- ended too early
+
+LONG = {"num_chains": 64, "num_warmup": 60, "num_samples": 400}
+
+
+@pytest.fixture(scope="module")
+def whole():
+    """The run that the tests below cut short."""
+    return shoal.sample(regression(), progress_bar=False, **LONG)
+
+
+@pytest.fixture
+def after_five(monkeypatch):
+    """Single draws in a chunk, and something that happens when five draws of every chain are kept."""
+
+    def prepare(happens):
+        @contextlib.contextmanager
+        def watched(show):
+            yield lambda chunk: happens() if chunk.phase == "sampling" and chunk.done == 5 else None
+
+        monkeypatch.setattr("shoal.sampling.progress", watched)
+        monkeypatch.setattr("shoal.run.CHUNK_SECONDS", 0.0)
+
+    return prepare
+
+
+def fail_with(error):
+    raise error
+
+
+def failures(result):
+    return [note for note in result.notes if note.kind == "failed"]
+
+
+def same_beginning(result, whole, length=5):
+    assert set(result.draws) == set(whole.draws)
+    for mine, theirs in ((result.draws, whole.draws), (result.sample_stats, whole.sample_stats)):
+        for name, values in mine.items():
+            np.testing.assert_array_equal(values, theirs[name][:, :length])
+
+
+def test_interrupt_keeps_the_draws(whole, after_five):
     """Ctrl-C while sampling: the draws so far come back, and they are those of a run that was let go on."""
-
-    @contextlib.contextmanager
-    def impatient(show):
-        def report(chunk):
-            if chunk.phase == "sampling" and chunk.done >= 5:
-                raise KeyboardInterrupt
-
-        yield report
-
-    whole = shoal.sample(regression(), num_chains=64, num_warmup=60, num_samples=400, progress_bar=False)
-    monkeypatch.setattr("shoal.sampling.progress", impatient)
-    monkeypatch.setattr("shoal.run.CHUNK_SECONDS", 0.0)  # single draws
-    interrupted = shoal.sample(regression(), num_chains=64, num_warmup=60, num_samples=400)
+    after_five(lambda: fail_with(KeyboardInterrupt()))
+    interrupted = shoal.sample(regression(), **LONG)
     assert interrupted.interrupted
-    draws = interrupted.draws["beta"]
-    assert draws.shape[1] == 5
-    np.testing.assert_array_equal(draws, whole.draws["beta"][:, :5])
+    assert interrupted.notes == ()
+    same_beginning(interrupted, whole)
+
+
+@pytest.mark.parametrize(
+    ("error", "words", "remedy"),
+    [
+        (
+            RuntimeError("\nINTERNAL: device lost.\nStack:\n..."),
+            "with RuntimeError: INTERNAL: device lost. The",
+            "Mend",
+        ),
+        (RuntimeError("RESOURCE_EXHAUSTED: Out of memory"), "RESOURCE_EXHAUSTED: Out of memory.", "fewer chains"),
+        (MemoryError(), "with MemoryError. The draws", "fewer chains"),
+        (PermissionError(13, "Permission denied"), "Permission denied.", "can be written"),
+    ],
+)
+def test_a_failure_keeps_the_draws(whole, after_five, error, words, remedy):
+    after_five(lambda: fail_with(error))
+    failed = shoal.sample(regression(), **LONG)
+    assert failed.interrupted
+    assert not failed.converged
+    (finding,) = failures(failed)
+    assert finding.blocking
+    assert words in finding.words
+    assert finding.words.startswith("Sampling failed after 5 of 400 draws of each chain with ")
+    assert "lost." not in finding.words.replace("device lost.", ""), "every draw that was made is there"
+    assert remedy in finding.remedy
+    same_beginning(failed, whole)
+    assert failed.tuning.keys() == whole.tuning.keys()
+
+
+def test_a_chunk_that_cannot_be_kept_is_said_to_be_lost(whole, monkeypatch, after_five):
+    after_five(lambda: monkeypatch.setattr("shoal.sampling.MemoryDraws.append", lambda *_: fail_with(MemoryError())))
+    failed = shoal.sample(regression(), **LONG)
+    assert "could not be kept, 1 draw of each chain, is lost." in failures(failed)[0].words
+    same_beginning(failed, whole)
+
+
+def test_a_failure_before_the_first_draw_is_an_error(monkeypatch):
+    monkeypatch.setattr("shoal.sampling.MemoryDraws.append", lambda *_: fail_with(MemoryError("no room")))
+    with pytest.raises(MemoryError, match="no room"):
+        shoal.sample(regression(), **FEW)
+
+
+@pytest.fixture
+def disk(monkeypatch):
+    """A disk that refuses as many writes as it is told to."""
+    zarr = pytest.importorskip("zarr", reason="draws on disk need Zarr")
+    write, refusals = zarr.storage.LocalStore.set, []
+
+    async def written_or_refused(store, key, value, *rest):
+        if refusals:
+            raise refusals.pop()
+        return await write(store, key, value, *rest)
+
+    monkeypatch.setattr(zarr.storage.LocalStore, "set", written_or_refused)
+    return lambda times: refusals.extend([OSError(errno.ENOSPC, "No space left on device")] * times)
+
+
+def test_a_full_disk_keeps_what_was_written(whole, after_five, disk, tmp_path):
+    after_five(lambda: disk(1))
+    failed = shoal.sample(regression(), out=tmp_path / "run", **LONG)
+    assert failed.interrupted
+    (finding,) = failures(failed)
+    assert "OSError: [Errno 28] No space left on device. The draws so far are kept." in finding.words
+    assert "1 draw of each chain, is lost" in finding.words
+    assert "Free space" in finding.remedy
+    same_beginning(failed, whole)
+    back = shoal.load(tmp_path / "run")
+    assert back.notes == failed.notes
+    assert back.interrupted
+    same_beginning(back, whole)
+
+
+def test_a_disk_that_stays_full_does_not_silence_the_findings(whole, after_five, disk, tmp_path):
+    after_five(lambda: disk(1000))
+    failed = shoal.sample(regression(), out=tmp_path / "run", **LONG)
+    sampling, finishing = failures(failed)
+    assert "Sampling failed after 5 of 400 draws" in sampling.words
+    assert f"The run in '{tmp_path / 'run'}' could not be finished, with OSError" in finishing.words
+    assert {sampling, finishing} <= set(failed.findings)
+    same_beginning(failed, whole)
+    back = shoal.load(tmp_path / "run")
+    assert back.interrupted
+    same_beginning(back, whole)
+
+
+def test_a_count_that_cannot_be_written_loses_nothing(whole, after_five, monkeypatch, tmp_path):
+    """The disk fills up between the draws and the attribute that counts them."""
+    zarr = pytest.importorskip("zarr", reason="draws on disk need Zarr")
+    write = zarr.Group.update_attributes
+
+    def refused(group, attributes):
+        monkeypatch.setattr(zarr.Group, "update_attributes", write)
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    after_five(lambda: monkeypatch.setattr(zarr.Group, "update_attributes", refused))
+    failed = shoal.sample(regression(), out=tmp_path / "run", **LONG)
+    assert "after 6 of 400" in failures(failed)[0].words
+    assert "lost" not in failures(failed)[0].words
+    same_beginning(failed, whole, 6)
+    same_beginning(shoal.load(tmp_path / "run"), whole, 6)
+
+
+def test_a_whole_run_that_cannot_be_finished(monkeypatch, disk, tmp_path):
+    finish = ZarrDraws.finish
+    monkeypatch.setattr(ZarrDraws, "finish", lambda self, result: (disk(1000), finish(self, result)))
+    sampled = shoal.sample(regression(), out=tmp_path / "run", **FEW)
+    assert not sampled.interrupted
+    assert not sampled.converged
+    assert "could not be finished" in failures(sampled)[0].words
+    assert sampled.num_draws == shoal.load(tmp_path / "run").num_draws == FEW["num_samples"]
+
+
+@pytest.mark.parametrize("writes", range(1, 9))
+def test_ctrl_c_while_writing_a_chunk(whole, after_five, monkeypatch, tmp_path, writes):
+    """Two variables and six statistics: in whichever of them it comes, what is counted is whole."""
+    zarr = pytest.importorskip("zarr", reason="draws on disk need Zarr")
+    write, left = zarr.Array.__setitem__, [writes]
+
+    def interrupted(array, place, values):
+        left[0] -= 1
+        if not left[0]:
+            raise KeyboardInterrupt
+        write(array, place, values)
+
+    after_five(lambda: monkeypatch.setattr(zarr.Array, "__setitem__", interrupted))
+    cut = shoal.sample(regression(), out=tmp_path / "run", **LONG)
+    assert cut.interrupted
+    assert cut.notes == ()
+    for result in (cut, shoal.load(tmp_path / "run")):
+        same_beginning(result, whole)
+
+
+# ---------------------------------------------------------------------------------------------- draws on disk
 
 
 def test_draws_on_disk_are_those_in_memory(tmp_path):
@@ -158,6 +326,52 @@ def test_draws_on_disk_are_those_in_memory(tmp_path):
     for name, values in shoal.load(tmp_path / "run").draws.items():
         np.testing.assert_array_equal(values, in_memory.draws[name])
         np.testing.assert_array_equal(values, on_disk.draws[name])
+
+
+def in_a_scope(y):
+    """A site, an axis and a deterministic site that NumPyro calls `school/...`, and a site that is called `school`."""
+    with numpyro.handlers.scope(prefix="school"):
+        tau = numpyro.sample("tau", dist.HalfNormal(1.0))
+        with numpyro.plate("place", 3):
+            theta = numpyro.sample("theta", dist.Normal(0.0, tau))
+        slopes = numpyro.sample("slopes", dist.Normal(0.0, 1.0).expand([2]).to_event(1))
+        numpyro.deterministic("twice", 2 * theta)
+    shift = numpyro.sample("school", dist.Normal(0.0, 1.0))
+    numpyro.sample("school.tau", dist.Normal(0.0, 1.0))
+    numpyro.sample("y", dist.Normal(theta + slopes.sum() + shift, 1.0), obs=y)
+
+
+@pytest.mark.parametrize("on_disk", [False, True])
+def test_names_with_a_slash(tmp_path, on_disk):
+    model = shoal.from_numpyro(in_a_scope, Y[:3], coords={"school/place": ["Ayr", "Bath", "Cork"]})
+    if on_disk:
+        pytest.importorskip("zarr", reason="draws on disk need Zarr")
+    sampled = shoal.sample(model, out=tmp_path / "run" if on_disk else None, **FEW)
+    assert {"school", "school/tau", "school.tau", "school/twice"} <= set(sampled.draws)
+    assert sampled.labels("school/theta") == ["school/theta[Ayr]", "school/theta[Bath]", "school/theta[Cork]"]
+    for package in ("zarr", "pandas", "xarray"):
+        pytest.importorskip(package, reason="saves, a summary, and a DataTree")
+    results = [sampled, *([shoal.load(tmp_path / "run")] if on_disk else [])]
+    sampled.save(tmp_path / "saved")
+    results.append(shoal.load(tmp_path / "saved"))
+    for result in results:
+        assert result.summary().equals(sampled.summary())
+        assert result.findings == sampled.findings
+        assert result.parameters == sampled.parameters
+        posterior = result.to_datatree()["posterior"]
+        assert posterior["school.theta"].dims == ("chain", "draw", "school.place")
+        assert posterior["school.place"].values.tolist() == ["Ayr", "Bath", "Cork"]
+        assert posterior["school.slopes"].dims == ("chain", "draw", "school.slopes_dim_0")
+        for name, plain in {"school": "school", "school.tau": "school.tau", "school/tau": "school_tau"}.items():
+            np.testing.assert_array_equal(posterior[plain], sampled.draws[name])
+
+
+def test_report_of_names_with_a_slash(tmp_path):
+    pytest.importorskip("matplotlib", reason="a report has figures")
+    write(shoal.sample(shoal.from_numpyro(in_a_scope, Y[:3]), **FEW), tmp_path / "report.html")
+    page = (tmp_path / "report.html").read_text()
+    assert "school/tau" in page
+    assert "school/theta[2]" in page
 
 
 @pytest.mark.parametrize("name", names())

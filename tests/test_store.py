@@ -108,6 +108,40 @@ def test_chunks_must_fit(tmp_path):
             sink.append({name: value[:6] for name, value in values.items()}, {})
 
 
+class Interrupting:
+    """An array that Ctrl-C comes to while it is read."""
+
+    def __init__(self, array: np.ndarray) -> None:
+        self.shape = array.shape
+
+    def __array__(self, *args: object, **kwargs: object) -> np.ndarray:
+        raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("name", ["tau", "label", "lp", "diverging"])
+def test_ctrl_c_in_the_middle_of_a_chunk(tmp_path, name):
+    """It is not counted, a reader sees whole chunks, and the chunk can come again."""
+    memory, disk = MemoryDraws(15, HEADER), ZarrDraws(tmp_path / "run", 15, HEADER)
+    first, second = chunks(1, [10, 10])
+    half = [{key: Interrupting(value) if key == name else value for key, value in part.items()} for part in second]
+    for sink in (memory, disk):
+        sink.append(*first)
+        with pytest.raises(KeyboardInterrupt):
+            sink.append(*half)
+        assert sink.committed == 10
+        same(first[0], sink.draws)
+        same(first[1], sink.sample_stats)
+    back = load(tmp_path / "run")
+    assert back.num_draws == 10
+    same(first[0], back.draws)
+    same(first[1], back.sample_stats)
+    for sink in (memory, disk):
+        sink.append(*second)
+    same(memory.draws, disk.draws)
+    same(memory.draws, load(tmp_path / "run").draws)
+    same(memory.sample_stats, load(tmp_path / "run").sample_stats)
+
+
 def test_an_unfinished_run_is_cut_to_what_was_committed(tmp_path):
     """As after a kill in the middle of the third chunk: some arrays have it, others do not."""
     path = tmp_path / "run"
@@ -162,6 +196,27 @@ def test_xarray_and_arviz_read_a_finished_run_without_shoal(tmp_path):
     arviz = pytest.importorskip("arviz", reason="ArviZ is not installed")
     assert set(arviz.summary(tree).index) == set(made.summary().index)
     assert "beta[Größe]" in arviz.summary(tree).index
+
+
+def test_names_with_a_slash_have_plain_ones_on_disk(tmp_path):
+    xarray = pytest.importorskip("xarray", reason="xarray is not installed")
+    z = ar1(np.random.default_rng(0), 8, 20, (3,)).astype(np.float32)
+    draws = {"a": z[..., 0], "a/x": z, "a/b/y": z, "a.x": z[..., 1], "a/x_": z[..., 2]}
+    dims, coords = {"a/x": ("a/row",), "a.x": ()}, {"a/row": ["i", "j", "k"]}
+    made = result(8, 20, draws=draws, parameters=tuple(draws), dims=dims, coords=coords)
+    made.save(tmp_path / "run")
+    back = load(tmp_path / "run")
+    same(made.draws, back.draws)
+    assert back.dims == dims
+    assert back.coords == coords
+    assert back.labels("a/x") == made.labels("a/x") == ["a/x[i]", "a/x[j]", "a/x[k]"]
+    tree = xarray.open_datatree(tmp_path / "run", engine="zarr", consolidated=False)
+    assert set(tree["posterior"].children) == set()
+    assert tree["posterior"]["a_x"].dims == ("chain", "draw", "a.row")
+    assert tree["posterior"]["a_x"].attrs["name"] == "a/x"
+    assert tree["posterior"]["a.b.y"].dims == ("chain", "draw", "a.b.y_dim_0")
+    np.testing.assert_array_equal(tree["posterior"]["a.x"], z[..., 1])
+    assert set(made.to_datatree()["posterior"].data_vars) == set(tree["posterior"].data_vars)
 
 
 def test_a_run_stopped_before_its_first_draw(tmp_path):

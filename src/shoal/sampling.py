@@ -5,7 +5,7 @@ import os
 import platform
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import equinox as eqx
@@ -15,12 +15,13 @@ from jaxtyping import Int
 
 import shoal
 from shoal.adaptation import Fixed
+from shoal.diagnostics.findings import Finding
 from shoal.mesh import Placement
 from shoal.models.model import Model
 from shoal.progress import ChunkReport, progress
 from shoal.randomness import root_key
-from shoal.recipes import Sampler, named, tuning_from_arrays, tuning_to_arrays
 from shoal.results.draws import Header, MemoryDraws
+from shoal.results.failure import cut_short, unfinished
 from shoal.results.result import Gradients, Result, Timing
 from shoal.results.zarr_draws import ZarrDraws, check_new, zarr_package
 from shoal.run import (
@@ -35,6 +36,8 @@ from shoal.run import (
     keep_nothing,
     report,
 )
+from shoal.samplers import Sampler, named
+from shoal.samplers.arrays import tuning_from_arrays, tuning_to_arrays
 from shoal.starts import Starts, default_superchains, dispersed, given
 from shoal.statistics import Health, Moments
 from shoal.target import Target
@@ -65,7 +68,8 @@ def sample(  # noqa: PLR0913  (the front door: each is a choice that users make)
 ) -> Result:
     """Sample a model with many chains that tune themselves together.
 
-    Ctrl-C in sampling keeps and returns the draws so far; the result's `interrupted` says so.
+    Ctrl-C in sampling keeps and returns the draws so far; the result's `interrupted` says so. So does a failure
+    after some draws, such as a full disk, with a finding of kind "failed" that says what happened.
 
     Args:
         model: what to sample: `shoal.Model(...)` or `shoal.from_numpyro(...)`.
@@ -152,18 +156,23 @@ class _Session:
         header = self.header(seed)
         length = request.num_samples
         draws = MemoryDraws(length, header) if out is None else ZarrDraws(out, length, header)
-        seconds, gradients, interrupted = self.draw(sampling, run, capacity, draws)
+        # Fetched before sampling: a device that fails there may give nothing back afterwards.
+        tuning = tuning_to_arrays(run.tuning)
+        seconds, gradients, interrupted, failed = self.draw(sampling, run, capacity, draws)
         result = Result(
             draws=draws.draws,
             sample_stats=draws.sample_stats,
             **vars(header),
             timing=Timing(compiled, warmup_seconds, seconds),
             gradients=Gradients(warmup_gradients, gradients),
-            tuning=tuning_to_arrays(run.tuning),
+            tuning=tuning,
             interrupted=interrupted,
-            notes=self.starts.findings,
+            notes=(*self.starts.findings, *failed),
         )
-        draws.finish(result)
+        try:
+            draws.finish(result)
+        except Exception as error:
+            return replace(result, notes=(*result.notes, unfinished(error, out)))
         return result
 
     def start(self, root: Any) -> tuple[Run, Program, int, Program]:
@@ -198,20 +207,26 @@ class _Session:
             gradients = self.tell("warmup", warm, chunk.run, chunk.done, length, seconds)
         return eqx.tree_at(lambda r: r.tuning, run, frozen(warm, run, self.placement)), seconds, gradients
 
-    def draw(self, sampling: Program, run: Run, capacity: int, draws: Any) -> tuple[float, int, bool]:
-        seconds, gradients, length = 0.0, 0, self.request.num_samples
+    def draw(
+        self, sampling: Program, run: Run, capacity: int, draws: Any
+    ) -> tuple[float, int, bool, tuple[Finding, ...]]:
+        """Seconds, gradients, whether it ended early, and why, where nobody asked for that."""
+        seconds, gradients, made, length = 0.0, 0, 0, self.request.num_samples
         began = time.perf_counter()
         try:
             for chunk in drive(sampling, run, self.placement, length, capacity):
+                made = chunk.done
                 values, stats = self.on_host(chunk.kept, chunk.draws)
                 draws.append(values, stats)
                 seconds = time.perf_counter() - began
                 gradients = self.tell("sampling", sampling, chunk.run, chunk.done, length, seconds)
-        except KeyboardInterrupt:
+        except (KeyboardInterrupt, Exception) as error:
             if not draws.committed:
                 raise
-            return seconds, gradients, True
-        return seconds, gradients, False
+            if isinstance(error, KeyboardInterrupt):
+                return seconds, gradients, True, ()
+            return seconds, gradients, True, (cut_short(error, draws.committed, made, length),)
+        return seconds, gradients, False, ()
 
     def on_host(self, kept: Any, draws: int) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
         """What was kept, `[chain, draw, *shape]`, without the chains that fill up a tile."""

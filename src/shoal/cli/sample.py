@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from shoal.cli import targets
-from shoal.cli.codes import DONE, INTERRUPTED, NOT_CONVERGED, TERMINATED, as_json, debug, usage
+from shoal.cli.codes import DONE, FAILED, INTERRUPTED, NOT_CONVERGED, TERMINATED, as_json, debug, usage
 
 if TYPE_CHECKING:
-    from shoal.recipes import Sampler
     from shoal.results.result import Result
+    from shoal.samplers import Sampler
 
 PRECISIONS = ("float32", "float64")
 
@@ -74,6 +74,8 @@ def sample(target: str, **options: Any) -> int:
         tell(result, out, options)
     if signals:
         return TERMINATED
+    if any(note.kind == "failed" for note in result.notes):
+        return FAILED
     if result.interrupted:
         return INTERRUPTED
     return DONE if result.converged else NOT_CONVERGED
@@ -135,7 +137,7 @@ def read_settings(pairs: Sequence[str]) -> dict[str, Any]:
 
 def recipe_named(name: str, settings: dict[str, Any]) -> "Sampler":
     """The sampler that was asked for."""
-    from shoal.recipes import named
+    from shoal.samplers import named
 
     return named(name, settings)
 

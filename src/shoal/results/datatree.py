@@ -8,6 +8,7 @@ import numpy as np
 
 from shoal.extras import require
 from shoal.labels import axes
+from shoal.results.names import names_of_axes, plain_axes, plain_names
 from shoal.results.zarr_draws import to_json
 
 if TYPE_CHECKING:
@@ -16,6 +17,9 @@ if TYPE_CHECKING:
 
 def datatree(result: "Result") -> Any:
     """The groups `posterior` and `sample_stats`; `superchain` is a coordinate of `chain` in both.
+
+    xarray takes no "/" in the name of a variable or an axis: `scope/x` is called `scope.x` here, or `scope_x` where
+    the model has a `scope.x` already.
 
     Args:
         result: to convert; draws on disk are read.
@@ -54,11 +58,13 @@ def _dataset(xarray: Any, result: "Result", values: Mapping[str, np.ndarray]) ->
         "draw": np.arange(result.num_draws),
         "superchain": ("chain", np.asarray(result.superchain)),
     }
+    plain = plain_names((*names_of_axes(result.dims), *result.dims, *values))
     variables = {}
     for name, array in values.items():
-        names = axes(name, array.ndim - 2, result.dims)
-        variables[name] = (("chain", "draw", *names), array)
-        for axis, length in zip(names, array.shape[2:], strict=True):
-            given = np.asarray(result.coords.get(axis, ()))
+        rank = array.ndim - 2
+        names = plain_axes(name, rank, result.dims, plain)
+        variables[plain[name]] = (("chain", "draw", *names), array)
+        for own, axis, length in zip(axes(name, rank, result.dims), names, array.shape[2:], strict=True):
+            given = np.asarray(result.coords.get(own, ()))
             ticks[axis] = given if given.shape == (length,) else np.arange(length)
     return xarray.Dataset(variables, coords=ticks, attrs={"inference_library": "shoal"})

@@ -119,7 +119,11 @@ class Result:
         return summary(self, var_names)
 
     def to_datatree(self) -> "xarray.DataTree":
-        """The run in ArviZ's schema: `posterior` and `sample_stats`, with `superchain` along `chain`."""
+        """The run in ArviZ's schema: `posterior` and `sample_stats`, with `superchain` along `chain`.
+
+        xarray takes no "/" in names: a variable or axis `scope/x` is called `scope.x` there, or `scope_x` where the
+        model has a `scope.x` already.
+        """
         from shoal.results.datatree import datatree
 
         return datatree(self)

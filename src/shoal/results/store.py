@@ -79,14 +79,13 @@ def load(path: str | os.PathLike[str]) -> Result:
     def read(name: str, default: Any) -> Any:
         return json.loads(attributes[name]) if name in attributes else default
 
-    posterior, stats = root["posterior"], root["sample_stats"]
     count = int(attributes["draws_committed"])
-    coords = {name: _ticks(array) for name, array in posterior.arrays() if _is_coordinate(name, array)}
+    coords = {name: _ticks(array) for name, array in _arrays(root, "posterior").items() if _is_coordinate(array)}
     findings = read("findings", None)
     return Result(
-        draws=StoredDraws(_variables(posterior), count),
-        sample_stats=StoredDraws(_variables(stats), count),
-        superchain=np.asarray(posterior["superchain"][...]),
+        draws=StoredDraws(_variables(root, "posterior"), count),
+        sample_stats=StoredDraws(_variables(root, "sample_stats"), count),
+        superchain=np.asarray(root["posterior"]["superchain"][...]),
         parameters=tuple(read("parameters", ())),
         dims={name: tuple(names) for name, names in read("dims", {}).items()},
         coords=coords,
@@ -116,16 +115,18 @@ def _open(path: Path) -> Any:
 
 
 def _arrays(root: Any, group: str) -> dict[str, Any]:
-    return dict(root[group].arrays()) if group in root else {}
+    """The arrays of a group by the names that the model has for them."""
+    return {array.attrs.get("name", name): array for name, array in root[group].arrays()} if group in root else {}
 
 
-def _is_coordinate(name: str, array: Any) -> bool:
-    return array.metadata.dimension_names == (name,) and name not in ("chain", "draw")
+def _is_coordinate(array: Any) -> bool:
+    return array.metadata.dimension_names == (array.basename,) and array.basename not in ("chain", "draw")
 
 
 def _ticks(array: Any) -> list[Any]:
     return np.asarray(array[...]).tolist()
 
 
-def _variables(group: Any) -> dict[str, Any]:
-    return {name: group[name] for name in group.attrs.get("variables", [])}
+def _variables(root: Any, group: str) -> dict[str, Any]:
+    arrays = _arrays(root, group)
+    return {name: arrays[name] for name in root[group].attrs.get("variables", [])}

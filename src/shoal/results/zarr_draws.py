@@ -3,6 +3,8 @@
 The arrays are made once, for the number of draws that was asked for, and filled chunk by chunk; what is not
 written reads as missing: NaN, or the `_FillValue` that integers and booleans declare. The attribute
 `draws_committed` is written after the draws that it counts: a reader after a crash knows where to cut.
+
+Names with "/" would make groups of groups. Their arrays have a plain name, and their own in the attribute `name`.
 """
 
 import datetime
@@ -15,9 +17,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from shoal.extras import require
-from shoal.labels import axes
 from shoal.results.directories import check_new
 from shoal.results.draws import Header, check_chunk
+from shoal.results.names import names_of_axes, plain_axes, plain_names
 
 if TYPE_CHECKING:
     from shoal.results.result import Result
@@ -107,6 +109,8 @@ class ZarrDraws:
         self.header = header
         self.committed = 0
         self._room = num_samples
+        names = (*names_of_axes(header.dims), *header.coords, *header.dims, *header.parameters)
+        self._plain = plain_names(names)
         self._root = zarr_package().open_group(str(self.path), mode="w-", zarr_format=3)
         self._groups = {name: self._root.create_group(name) for name in ("posterior", "sample_stats")}
         self._arrays: dict[str, dict[str, Any]] = {name: {} for name in self._groups}
@@ -139,28 +143,37 @@ class ZarrDraws:
             for axis, ticks in self.header.coords.items():
                 self._coordinate(group, axis, axis, np.asarray(ticks))
 
-    @staticmethod
-    def _coordinate(group: Any, name: str, axis: str, ticks: np.ndarray) -> None:
+    def _coordinate(self, group: Any, name: str, axis: str, ticks: np.ndarray) -> None:
         if ticks.dtype.kind not in "iufb":
             ticks = np.array([str(tick) for tick in ticks], dtype=np.dtypes.StringDType())
         dtype = str if isinstance(ticks.dtype, np.dtypes.StringDType) else ticks.dtype
-        array = group.create_array(name, shape=ticks.shape, dtype=dtype, dimension_names=(axis,), compressors=None)
+        array = group.create_array(
+            self._plain[name],
+            shape=ticks.shape,
+            dtype=dtype,
+            dimension_names=(self._plain[axis],),
+            compressors=None,
+            attributes=self._own_name(name),
+        )
         if ticks.size:
             array[...] = ticks
+
+    def _own_name(self, name: str) -> dict[str, Any]:
+        return {} if self._plain[name] == name else {"name": name}
 
     def _array(self, group: str, name: str, chunk: np.ndarray) -> Any:
         arrays = self._arrays[group]
         if name not in arrays:
             dtype, fill, attributes = _storage(chunk.dtype)
             arrays[name] = self._groups[group].create_array(
-                name,
+                self._plain[name],
                 shape=(chunk.shape[0], self._room, *chunk.shape[2:]),
                 chunks=(chunk.shape[0], self._draws_per_chunk(chunk), *(max(1, n) for n in chunk.shape[2:])),
                 dtype=dtype,
                 fill_value=fill,
                 compressors=None,
-                dimension_names=("chain", "draw", *axes(name, chunk.ndim - 2, self.header.dims)),
-                attributes=attributes,
+                dimension_names=("chain", "draw", *plain_axes(name, chunk.ndim - 2, self.header.dims, self._plain)),
+                attributes=attributes | self._own_name(name),
             )
         return arrays[name]
 
@@ -179,13 +192,16 @@ class ZarrDraws:
         begin, end = self.committed, self.committed + count
         if end > self._room:
             self._resize(end)
+        self._plain = plain_names((*values, *stats), self._plain)
         for group, chunk in (("posterior", values), ("sample_stats", stats)):
             for name, value in chunk.items():
                 value = np.asarray(value)
                 self._array(group, name, value)[:, begin:end] = value
             # Directories come back in any order, and the table should have the model's.
             if list(self._arrays[group]) != self._order[group]:
-                self._order[group] = self._groups[group].attrs["variables"] = list(self._arrays[group])
+                self._groups[group].attrs["variables"] = list(self._arrays[group])
+                self._order[group] = list(self._arrays[group])
+        # Counted here first: the arrays are never cut to less than a reader was told to read.
         self.committed = end
         self._root.attrs["draws_committed"] = end
 

@@ -1,0 +1,70 @@
+"""What a run that failed after some draws says: a finding with what failed, what is left, and what to do."""
+
+import errno
+from typing import Any
+
+from shoal.diagnostics.findings import Finding, count
+
+# How XLA, whose errors are all of one type, says that an allocation failed.
+OUT_OF_MEMORY = ("RESOURCE_EXHAUSTED", "out of memory")
+
+
+def cut_short(error: Exception, kept: int, made: int, asked: int) -> Finding:
+    """Sampling failed, and the draws so far are kept.
+
+    Args:
+        error: what ended it.
+        kept: draws of each chain that are kept, at least one.
+        made: draws of each chain that were made; those that are not kept are lost.
+        asked: draws of each chain that were asked for.
+
+    Returns:
+        A finding that blocks.
+    """
+    lost = ""
+    if made > kept:
+        lost = f" What came after them and could not be kept, {count(made - kept, 'draw')} of each chain, is lost."
+    return Finding(
+        kind="failed",
+        where="sampling",
+        number=kept,
+        threshold=asked,
+        words=f"Sampling failed after {kept:,} of {count(asked, 'draw')} of each chain with {_told(error)}. "
+        f"The draws so far are kept.{lost}",
+        remedy=f"{_cure(error)} A new run with tuning=result.tuning does without the warmup.",
+    )
+
+
+def unfinished(error: Exception, path: Any) -> Finding:
+    """The draws are on disk, but what is written at the end of a run is not.
+
+    Args:
+        error: what stood in the way.
+        path: the directory of the run.
+
+    Returns:
+        A finding that blocks: who loads the run is told less than this result says.
+    """
+    return Finding(
+        kind="failed",
+        where="out",
+        number=float("nan"),
+        words=f"The run in '{path}' could not be finished, with {_told(error)}. shoal.load reads the draws that were "
+        "committed there as those of an interrupted run, without tuning, timing and findings.",
+        remedy=f"{_cure(error)} Then save(...) of this result writes all of it to another directory.",
+    )
+
+
+def _told(error: Exception) -> str:
+    first = next((line.strip().rstrip(".") for line in str(error).splitlines() if line.strip()), "")
+    return f"{type(error).__name__}: {first}" if first else type(error).__name__
+
+
+def _cure(error: Exception) -> str:
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return "Free space on the disk, or give a directory on another one."
+    if isinstance(error, OSError):
+        return "See that the directory can be written, or give another one."
+    if isinstance(error, MemoryError) or any(words in str(error) for words in OUT_OF_MEMORY):
+        return "Make the run smaller: fewer chains, a smaller tile, a smaller model, or out=... to keep draws on disk."
+    return "Mend what the error names."
