@@ -10,8 +10,8 @@ from shoal.adaptation import During, StepSize
 from shoal.adaptation.averaging import weight
 from shoal.mesh import Placement
 from shoal.randomness import root_key
-from shoal.recipes import tuning_from_arrays, tuning_to_arrays
 from shoal.run import Program, advance, begin, enter, frozen
+from shoal.samplers.arrays import tuning_from_arrays, tuning_to_arrays
 from shoal.target import Target
 
 DIM, CHAINS = 10, 64
@@ -103,5 +103,6 @@ def test_averages_forget_their_beginning():
 def test_tuning_travels_through_arrays():
     like = shoal.ChEES().tuning(DIM, np.float32)
     arrays = tuning_to_arrays(like)
-    assert set(arrays) == {"step_size", "trajectory", "metric.scale"}
+    coefficients = {"integrator.kicks.0", "integrator.kicks.1", "integrator.drifts.0"}
+    assert set(arrays) == {"step_size", "trajectory", "metric.scale", *coefficients}
     assert eqx.tree_equal(tuning_from_arrays(arrays, like), like)

@@ -33,7 +33,7 @@ def tuned(kernel, dim: int, name: str, dtype: type):
     step = jnp.asarray(0.85, dtype)
     if isinstance(kernel, kernels.HMC):
         return type(kernel).Tuning(step, jnp.asarray(3, jnp.int32), metric)
-    return kernels.JitteredHMC.Tuning(step, jnp.asarray(3.5, dtype), metric)
+    return kernels.JitteredHMC.Tuning(step, jnp.asarray(3.5, dtype), metric, kernel.integrator.as_arrays(dtype))
 
 
 def run_from_exact_draws(kernel, name: str, dtype: type, target=None, draws: int = DRAWS):

@@ -32,7 +32,7 @@ LAYERS = [
     ["diagnostics"],
     ["statistics"],
     ["run"],
-    ["recipes"],
+    ["samplers"],
     ["results"],
     ["starts"],
     ["progress"],

@@ -9,6 +9,7 @@ import pytest
 import shoal
 from shoal import kernels
 from shoal.adaptation import Chain, ChEES, DiagonalMetric, During, Fixed, StepSize
+from shoal.dynamics.integrators import LEAPFROG
 from shoal.dynamics.metrics import Diagonal
 from shoal.mesh import Placement
 from shoal.randomness import root_key, van_der_corput
@@ -131,7 +132,7 @@ def sampling_run(chains: int, tuning, devices: int = 1):
 
 def fixed_tuning(dtype: type = np.float32):
     metric = Diagonal(jnp.full(DIM, 0.3, dtype))
-    return KERNEL.Tuning(jnp.asarray(0.5, dtype), jnp.asarray(2.0, dtype), metric)
+    return KERNEL.Tuning(jnp.asarray(0.5, dtype), jnp.asarray(2.0, dtype), metric, LEAPFROG.as_arrays(dtype))
 
 
 def sampled(chains: int, draws: int, devices: int = 1):

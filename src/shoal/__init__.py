@@ -17,10 +17,10 @@ if TYPE_CHECKING:
     from shoal.models.parameters import real as real
     from shoal.models.parameters import simplex as simplex
     from shoal.models.parameters import unit_interval as unit_interval
-    from shoal.recipes import HMC as HMC
-    from shoal.recipes import ChEES as ChEES
     from shoal.results.result import Result as Result
     from shoal.results.store import load as load
+    from shoal.samplers.chees import ChEES as ChEES
+    from shoal.samplers.hmc import HMC as HMC
     from shoal.sampling import sample as sample
 
 __version__ = "0.1.0"
@@ -28,9 +28,9 @@ __version__ = "0.1.0"
 # Where each public name lives. Names are looked up when first used (PEP 562), so that the command line
 # answers `--help` without importing JAX.
 _HOMES = {
-    "ChEES": "shoal.recipes",
+    "ChEES": "shoal.samplers.chees",
     "Finding": "shoal.diagnostics.findings",
-    "HMC": "shoal.recipes",
+    "HMC": "shoal.samplers.hmc",
     "Model": "shoal.models.model",
     "Parameter": "shoal.models.parameters",
     "Result": "shoal.results.result",

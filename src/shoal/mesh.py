@@ -87,7 +87,8 @@ def compiled[**P, R](function: Callable[P, R]) -> Callable[P, R]:
     products and sums fuse, and round, otherwise. On a CPU leaving that pass out was measured to cost nothing.
     """
     merged = eqx.filter_jit(function)
-    apart = eqx.filter_jit(function, compiler_options={"xla_disable_hlo_passes": "cse"})
+    # equinox hands what it does not know on to jax.jit, which its types do not say.
+    apart = eqx.filter_jit(function, compiler_options={"xla_disable_hlo_passes": "cse"})  # pyright: ignore[reportCallIssue]
 
     @wraps(function)
     def call(*args: P.args, **kwargs: P.kwargs) -> R:

@@ -8,6 +8,8 @@ kick of a step and the first of the next use the same gradient and are done at o
 from typing import NamedTuple
 
 import jax
+import jax.numpy as jnp
+from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int
 
 from shoal.dynamics.metrics import Metric
@@ -22,15 +24,27 @@ class Integrator(NamedTuple):
         drifts: fractions of the step size, symmetric, summing to 1.
     """
 
-    kicks: tuple[float, ...]
-    drifts: tuple[float, ...]
+    kicks: tuple[float | Array, ...]
+    drifts: tuple[float | Array, ...]
 
     @property
     def gradients_per_step(self) -> int:
         return len(self.drifts)
 
+    def as_arrays(self, dtype: DTypeLike) -> "Integrator":
+        """The coefficients as arguments of a compiled program: it then serves every splitting of as many stages."""
+        return jax.tree.map(lambda fraction: jnp.asarray(fraction, dtype), self)
+
 
 LEAPFROG = Integrator(kicks=(0.5, 0.5), drifts=(1.0,))
+# Two leapfrog steps of half the size, as one step: what the two-stage splittings are compared with.
+TWO_LEAPFROGS = Integrator(kicks=(0.25, 0.5, 0.25), drifts=(0.5, 0.5))
+# The two-stage splitting with the smallest third-order error (McLachlan, 1995).
+_M = 0.1931833275037836
+MCLACHLAN = Integrator(kicks=(_M, 1.0 - 2.0 * _M, _M), drifts=(0.5, 0.5))
+# Fourth order in five gradients, with the smallest fifth-order error (Omelyan, Mryglod & Folk, 2003, equation 71).
+_B, _A = (0.08398315262876693, 0.6822365335719091), (0.2539785108410595, -0.03230286765269967)
+OMELYAN = Integrator(kicks=(*_B, 0.5 - sum(_B), 0.5 - sum(_B), *_B[::-1]), drifts=(*_A, 1.0 - 2.0 * sum(_A), *_A[::-1]))
 
 Phase = tuple[Float[Array, "chains dim"], Float[Array, "chains dim"], Float[Array, "chains dim"]]
 
@@ -43,11 +57,11 @@ class Flow(NamedTuple):
     integrator: Integrator
     step_size: Float[Array, ""]
 
-    def kick(self, fraction: float, phase: Phase) -> Phase:
+    def kick(self, fraction: float | Array, phase: Phase) -> Phase:
         position, momentum, gradient = phase
         return position, momentum + fraction * self.step_size * self.metric.force(gradient), gradient
 
-    def drift(self, fraction: float, phase: Phase) -> Phase:
+    def drift(self, fraction: float | Array, phase: Phase) -> Phase:
         position, momentum, gradient = phase
         return position + fraction * self.step_size * self.metric.velocity(momentum), momentum, gradient
 

@@ -30,17 +30,20 @@ class JitteredHMCTuning(eqx.Module):
         step_size: the longest integration time of one step, in whitened units.
         trajectory: the longest integration time of a trajectory, in whitened units.
         metric: the whitening map.
+        integrator: the splitting; another one of as many stages needs no other program.
     """
 
     step_size: Float[Array, ""]
     trajectory: Float[Array, ""]
     metric: Metric
+    integrator: Integrator
 
 
 class JitteredHMC(Kernel[JitteredHMCTuning]):
     """HMC with one jittered trajectory length for the ensemble.
 
     Attributes:
+        integrator: what the tuning begins with; its number of stages is fixed.
         max_steps: the most steps of a trajectory.
         step_jitter: how much smaller than `tuning.step_size` a step may be, as a fraction in [0, 1).
     """
@@ -56,7 +59,7 @@ class JitteredHMC(Kernel[JitteredHMCTuning]):
 
     def tuning(self, dim: int, dtype: DTypeLike) -> JitteredHMCTuning:
         step_size, trajectory = jnp.asarray(0.1, dtype), jnp.asarray(0.1, dtype)
-        return self.Tuning(step_size, trajectory, Diagonal(jnp.ones(dim, dtype)))
+        return self.Tuning(step_size, trajectory, Diagonal(jnp.ones(dim, dtype)), self.integrator.as_arrays(dtype))
 
     def schedule(self, index: Int[Array, ""], tuning: JitteredHMCTuning) -> tuple[Float[Array, ""], Int[Array, ""]]:
         """The step size and the number of steps of draw number `index`."""
@@ -67,5 +70,5 @@ class JitteredHMC(Kernel[JitteredHMCTuning]):
 
     def step(self, keys: Keys, ensemble: Ensemble, tuning: JitteredHMCTuning, target: Target) -> tuple[Ensemble, Info]:
         step_size, num_steps = self.schedule(keys.index, tuning)
-        flow = Flow(target, tuning.metric, self.integrator, step_size)
+        flow = Flow(target, tuning.metric, tuning.integrator, step_size)
         return hamiltonian_step(keys, ensemble, flow, num_steps)

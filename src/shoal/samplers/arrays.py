@@ -1,0 +1,39 @@
+"""A tuning as arrays by name, and back: what a result holds and a store writes."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+
+def tuning_to_arrays(tuning: Any) -> dict[str, np.ndarray]:
+    """A tuning by path, such as `metric.scale`: what a result holds and a store writes."""
+    leaves = jax.tree_util.tree_leaves_with_path(tuning)
+    return {jax.tree_util.keystr(path, simple=True, separator="."): np.asarray(leaf) for path, leaf in leaves}
+
+
+def tuning_from_arrays(arrays: Mapping[str, np.ndarray], like: Any) -> Any:
+    """The inverse of `tuning_to_arrays`, in the structure and dtypes of `like`.
+
+    Raises:
+        ValueError: a field is missing, unknown or of another shape: the tuning is another sampler's or model's.
+    """
+    expected = tuning_to_arrays(like)
+    if set(arrays) != set(expected):
+        raise ValueError(
+            f"tuning has the fields {', '.join(sorted(arrays))}; this sampler needs "
+            f"{', '.join(sorted(expected))}. Pass the tuning of a run with the same sampler."
+        )
+    for name, array in expected.items():
+        if np.shape(arrays[name]) != array.shape:
+            raise ValueError(
+                f"tuning field {name!r} has shape {np.shape(arrays[name])}; this model needs {array.shape}. "
+                "Pass the tuning of a run on a model with the same parameters."
+            )
+        if not np.all(np.isfinite(arrays[name])) or not np.all(np.asarray(arrays[name]) > 0):
+            raise ValueError(f"tuning field {name!r} must be finite and positive, got {arrays[name]}.")
+    names = list(expected)
+    leaves = [jnp.asarray(arrays[name], expected[name].dtype) for name in names]
+    return jax.tree.unflatten(jax.tree.structure(like), leaves)

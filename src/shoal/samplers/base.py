@@ -1,0 +1,48 @@
+"""What every named sampler is: a kernel, how its tuning is learned, and what a user may set."""
+
+import abc
+import dataclasses
+import math
+from typing import Any, ClassVar
+
+import equinox as eqx
+import numpy as np
+from jax.typing import DTypeLike
+
+from shoal.adaptation import Adaptation
+from shoal.kernels.base import AnyKernel
+
+
+class Sampler(eqx.Module):
+    """A kernel and how its tuning is learned: data, so that it can be printed, saved and compared."""
+
+    name: ClassVar[str]
+
+    @abc.abstractmethod
+    def kernel(self) -> AnyKernel:
+        """How chains move."""
+
+    @abc.abstractmethod
+    def adaptation(self) -> Adaptation:
+        """How the tuning is learned in warmup."""
+
+    def tuning(self, dim: int, dtype: DTypeLike) -> Any:
+        """The tuning that warmup begins with."""
+        return self.kernel().tuning(dim, dtype)
+
+    def settings(self) -> dict[str, float | int]:
+        """The fields by name, as they are recorded with a run."""
+        return {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+
+
+def check_positive(owner: str, name: str, value: float, below: float = math.inf) -> None:
+    """Refuse a setting that is not a number in (0, below)."""
+    if isinstance(value, bool) or not isinstance(value, (int, float, np.number)) or not 0 < value < below:
+        limit = "a positive finite number" if math.isinf(below) else f"a number between 0 and {below:g}"
+        raise ValueError(f"{owner}({name}={value!r}): expected {limit}.")
+
+
+def check_whole(owner: str, name: str, value: int) -> None:
+    """Refuse a setting that is not a whole number from 1 on."""
+    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or not 1 <= value < 2**31:
+        raise ValueError(f"{owner}({name}={value!r}): expected a whole number, at least 1.")
