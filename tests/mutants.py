@@ -1,12 +1,14 @@
 """Kernels and a target with one mistake each, which the exact-start tests must catch."""
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 
 from shoal.dynamics.integrators import LEAPFROG, Flow
 from shoal.dynamics.metropolis import DIVERGENCE, metropolis
 from shoal.ensemble import Ensemble, Info
-from shoal.kernels import HMC
+from shoal.kernels import GHMC, HMC
+from shoal.kernels.ghmc import Persistent
 from shoal.kernels.hmc import ACCEPTANCE, MOMENTUM, kinetic
 from shoal.target import Target
 
@@ -107,6 +109,49 @@ MUTANTS = {
         NeverRejects,
         LacksLastKick,
     )
+}
+
+
+class UnflippedMomentum(GHMC):
+    """A chain that was rejected goes on in the direction in which it was rejected."""
+
+    def turned(self, memory):
+        return memory
+
+
+class ForgottenHeight(GHMC):
+    """The slice's height moves with the density: u stays as it is where a proposal is accepted."""
+
+    def carried(self, memory, proposal):
+        return Persistent(proposal.momentum, memory.slice, memory.fresh)
+
+
+class InvertedHeight(GHMC):
+    """u is scaled by the inverse of what it should be."""
+
+    def carried(self, memory, proposal):
+        return Persistent(proposal.momentum, memory.slice * jnp.exp(-proposal.error), memory.fresh)
+
+
+class ColdStart(GHMC):
+    """The memory begins at rest and not with its stationary law."""
+
+    def init(self, position, target):
+        ensemble = super().init(position, target)
+        return eqx.tree_at(lambda e: e.memory.fresh, ensemble, jnp.zeros_like(ensemble.memory.fresh))
+
+
+class UnevenRefresh(GHMC):
+    """The old momentum keeps 1 - alpha, and not its square root."""
+
+    def refreshed(self, keys, memory, tuning):
+        share = -jnp.expm1(-2.0 * self.num_steps * tuning.step_size * tuning.damping)
+        kept = jnp.where(memory.fresh, 1.0, jnp.sqrt(1.0 - share))[:, None]
+        return super().refreshed(keys, eqx.tree_at(lambda m: m.momentum, memory, kept * memory.momentum), tuning)
+
+
+GHMC_MUTANTS = {
+    mutant.__name__: mutant for mutant in (UnflippedMomentum, ForgottenHeight, InvertedHeight, ColdStart, UnevenRefresh)
 }
 
 

@@ -29,9 +29,10 @@ class Info(eqx.Module):
         diverging: the energy error passed the threshold of a divergence.
         step_size: of the integrator.
         num_steps: integrator steps taken.
-        gradients: evaluations of the gradient paid for.
+        gradients: evaluations of the gradient that the draw used.
         proposal: where the trajectory ended, accepted or not.
         momentum: at the proposal, in the coordinates that the metric whitens.
+        idle: evaluations for which the chain waited for others of its tile; None where none ever waits.
     """
 
     acceptance_rate: Float[Array, "*block chains"]
@@ -42,6 +43,12 @@ class Info(eqx.Module):
     gradients: Int[Array, "*block chains"]
     proposal: Float[Array, "*block chains dim"]
     momentum: Float[Array, "*block chains dim"]
+    idle: Int[Array, "*block chains"] | None = None
+
+    @property
+    def paid(self) -> Int[Array, "*block chains"]:
+        """Evaluations of the gradient that the tile's device made for the chain, used or not."""
+        return self.gradients if self.idle is None else self.gradients + self.idle
 
 
 class Transition(eqx.Module):

@@ -43,6 +43,14 @@ class Keys(eqx.Module):
         return jax.vmap(lambda key: jax.random.uniform(jax.random.fold_in(key, use), (), dtype))(self.chain)
 
 
+def uniforms(
+    keys: Key[Array, " chains"], use: Int[Array, " chains"], size: int, dtype: DTypeLike
+) -> Float[Array, "chains size"]:
+    """Uniform variates in [0, 1) for chains that are not all at the same draw, or not at the same use in it."""
+    draw = lambda key, number: jax.random.uniform(jax.random.fold_in(key, number), (size,), dtype)
+    return jax.vmap(draw)(keys, use)
+
+
 class Stream(eqx.Module):
     """All the randomness of a tile of chains: a key for any draw, by its number.
 

@@ -42,6 +42,18 @@ class Target(eqx.Module):
         """The log density and its gradient at every chain."""
         return self._per_chain(jax.value_and_grad(self.log_density), position)
 
+    def for_each(self, of_one: Callable[..., Any], *rows: PyTree) -> Any:
+        """`of_one(log_density, *row)` at every chain: how an algorithm of one chain runs with many.
+
+        Args:
+            of_one: its `log_density` is a function of a position alone; the data are bound to it as arguments of the
+                program.
+            rows: leaves `[chains, ...]`.
+        """
+        log_density = lambda position: self.log_density(position, self.data)
+        with jax.default_matmul_precision("highest"):
+            return jax.vmap(lambda *row: of_one(log_density, *row))(*rows)
+
     def gradient(self, position: Float[Array, "chains dim"]) -> Float[Array, "chains dim"]:
         """The gradient alone: what the inner steps of a trajectory need, at less than half the price of both."""
         return self._per_chain(jax.grad(self.log_density), position)

@@ -5,12 +5,14 @@ palindromic coefficients make it reversible and volume preserving (Blanes, Casas
 kick of a step and the first of the next use the same gradient and are done at once.
 """
 
+import abc
 from typing import NamedTuple
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float, Int, PyTree
 
 from shoal.dynamics.metrics import Metric
 from shoal.target import Target
@@ -46,24 +48,25 @@ MCLACHLAN = Integrator(kicks=(_M, 1.0 - 2.0 * _M, _M), drifts=(0.5, 0.5))
 _B, _A = (0.08398315262876693, 0.6822365335719091), (0.2539785108410595, -0.03230286765269967)
 OMELYAN = Integrator(kicks=(*_B, 0.5 - sum(_B), 0.5 - sum(_B), *_B[::-1]), drifts=(*_A, 1.0 - 2.0 * sum(_A), *_A[::-1]))
 
-Phase = tuple[Float[Array, "chains dim"], Float[Array, "chains dim"], Float[Array, "chains dim"]]
+# Position, momentum (what else a flow moves, as it pleases), and the gradient of the log density there.
+Phase = tuple[Float[Array, "chains dim"], PyTree, Float[Array, "chains dim"]]
 
 
-class Flow(NamedTuple):
-    """Everything that stays the same along a trajectory."""
+class Splitting(eqx.Module):
+    """A flow in two parts, each solved exactly, and everything that stays the same along a trajectory."""
 
     target: Target
     metric: Metric
     integrator: Integrator
     step_size: Float[Array, ""]
 
+    @abc.abstractmethod
     def kick(self, fraction: float | Array, phase: Phase) -> Phase:
-        position, momentum, gradient = phase
-        return position, momentum + fraction * self.step_size * self.metric.force(gradient), gradient
+        """The momentum moves, for a fraction of a step; the position stands."""
 
+    @abc.abstractmethod
     def drift(self, fraction: float | Array, phase: Phase) -> Phase:
-        position, momentum, gradient = phase
-        return position + fraction * self.step_size * self.metric.velocity(momentum), momentum, gradient
+        """The position moves, for a fraction of a step; the momentum stands, and the gradient is out of date."""
 
     def between(self, phase: Phase) -> Phase:
         """All of a step but its outer kicks and its last gradient."""
@@ -90,7 +93,22 @@ class Flow(NamedTuple):
             position, momentum, _gradient = self.between(phase)
             return self.kick(first + last, (position, momentum, self.target.gradient(position)))
 
-        phase = jax.lax.fori_loop(0, num_steps - 1, step, self.kick(first, start))
+        return self.finish(jax.lax.fori_loop(0, num_steps - 1, step, self.kick(first, start)))
+
+    def finish(self, phase: Phase) -> tuple[Phase, Float[Array, " chains"]]:
+        """All of the last step but its first kick, and the log density at the end."""
         position, momentum, _ = self.between(phase)
         log_density, gradient = self.target(position)
-        return self.kick(last, (position, momentum, gradient)), log_density
+        return self.kick(self.integrator.kicks[-1], (position, momentum, gradient)), log_density
+
+
+class Flow(Splitting):
+    """The flow of a Hamiltonian; momenta are whitened."""
+
+    def kick(self, fraction: float | Array, phase: Phase) -> Phase:
+        position, momentum, gradient = phase
+        return position, momentum + fraction * self.step_size * self.metric.force(gradient), gradient
+
+    def drift(self, fraction: float | Array, phase: Phase) -> Phase:
+        position, momentum, gradient = phase
+        return position + fraction * self.step_size * self.metric.velocity(momentum), momentum, gradient

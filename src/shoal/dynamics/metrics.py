@@ -8,6 +8,7 @@ of $x$ is $W p$ and the force on $p$ is $W^\top \nabla \log \pi(x)$. The mass ma
 import abc
 
 import equinox as eqx
+import jax
 from jaxtyping import Array, Float
 
 
@@ -45,3 +46,32 @@ class Diagonal(Metric):
     def whiten(self, displacement: Float[Array, "chains dim"]) -> Float[Array, "chains dim"]:
         # The reciprocal is spelled out: XLA makes one of a division here and not there, which rounds otherwise.
         return displacement * (1.0 / self.scale)[None]
+
+
+class LowRank(Metric):
+    r"""W = diag(scale) (I + U diag(stretch - 1) Uᵀ) with orthonormal columns U: dense when there are `dim` of them.
+
+    Columns that are zero count for nothing, so one program serves metrics of any lower rank.
+
+    Attributes:
+        scale: of the coordinates, in their units.
+        directions: U, in coordinates divided by `scale`.
+        stretch: standard deviation of the target along each direction, there.
+    """
+
+    scale: Float[Array, " dim"]
+    directions: Float[Array, "dim rank"]
+    stretch: Float[Array, " rank"]
+
+    def velocity(self, momentum: Float[Array, "chains dim"]) -> Float[Array, "chains dim"]:
+        return self.scale[None] * self._along(momentum, self.stretch - 1.0)
+
+    def force(self, gradient: Float[Array, "chains dim"]) -> Float[Array, "chains dim"]:
+        return self._along(self.scale[None] * gradient, self.stretch - 1.0)
+
+    def whiten(self, displacement: Float[Array, "chains dim"]) -> Float[Array, "chains dim"]:
+        return self._along(displacement * (1.0 / self.scale)[None], 1.0 / self.stretch - 1.0)
+
+    def _along(self, vector: Float[Array, "chains dim"], gain: Float[Array, " rank"]) -> Float[Array, "chains dim"]:
+        with jax.default_matmul_precision("highest"):
+            return vector + (vector @ self.directions * gain[None]) @ self.directions.T

@@ -39,8 +39,31 @@ def metropolis(
     Returns:
         The ensemble after, the acceptance probabilities, and the energy errors with non-finite ones infinite.
     """
-    finite = jnp.isfinite(energy_error) & jnp.isfinite(proposed.log_density)
-    finite &= jnp.isfinite(proposed.position).all(-1) & jnp.isfinite(proposed.gradient).all(-1)
-    error = jnp.where(finite, energy_error, jnp.inf)
+    error = jnp.where(is_finite(proposed, energy_error), energy_error, jnp.inf)
     acceptance = jnp.exp(jnp.minimum(-error, 0.0))
     return choose(uniform < acceptance, proposed, current), acceptance, error
+
+
+def unadjusted(
+    current: Ensemble, proposed: Ensemble, energy_error: Float[Array, " chains"]
+) -> tuple[Ensemble, Float[Array, " chains"], Float[Array, " chains"]]:
+    """Take every proposal but those with anything non-finite in them: no correction, a biased draw.
+
+    Args:
+        current: where the chains are, and stay where the proposal is not finite.
+        proposed: where they go.
+        energy_error: the change of the Hamiltonian.
+
+    Returns:
+        The ensemble after, 1 where the proposal was taken and 0 elsewhere, and the energy errors with non-finite
+        ones infinite.
+    """
+    finite = is_finite(proposed, energy_error)
+    error = jnp.where(finite, energy_error, jnp.inf)
+    return choose(finite, proposed, current), finite.astype(error.dtype), error
+
+
+def is_finite(proposed: Ensemble, energy_error: Float[Array, " chains"]) -> Bool[Array, " chains"]:
+    """Whether everything that would become of a chain is finite."""
+    finite = jnp.isfinite(energy_error) & jnp.isfinite(proposed.log_density)
+    return finite & jnp.isfinite(proposed.position).all(-1) & jnp.isfinite(proposed.gradient).all(-1)

@@ -5,14 +5,14 @@ size $\epsilon$, accept with probability $\min(1, e^{-\Delta H})$. The flow is r
 $\pi$ is invariant.
 """
 
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
 import equinox as eqx
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int
 
-from shoal.dynamics.integrators import LEAPFROG, Flow, Integrator
+from shoal.dynamics.integrators import LEAPFROG, Flow, Integrator, Splitting
 from shoal.dynamics.metrics import Diagonal, Metric
 from shoal.dynamics.metropolis import DIVERGENCE, metropolis
 from shoal.ensemble import Ensemble, Info
@@ -23,28 +23,66 @@ from shoal.target import Target
 MOMENTUM, ACCEPTANCE = 0, 1
 
 
-def hamiltonian_step(keys: Keys, ensemble: Ensemble, flow: Flow, num_steps: Int[Array, ""]) -> tuple[Ensemble, Info]:
-    """Fresh momenta, `num_steps` steps of the flow, accept or reject."""
-    dtype = ensemble.position.dtype
-    momentum = keys.normal(MOMENTUM, ensemble.position.shape[-1], dtype)
+class Proposal(NamedTuple):
+    """Where a trajectory ended.
+
+    Attributes:
+        ensemble: there; the memory is that of the start.
+        momentum: there.
+        error: the change of the Hamiltonian.
+    """
+
+    ensemble: Ensemble
+    momentum: Float[Array, "chains dim"]
+    error: Float[Array, " chains"]
+
+
+def propose(
+    ensemble: Ensemble, momentum: Float[Array, "chains dim"], flow: Flow, num_steps: Int[Array, ""]
+) -> Proposal:
+    """`num_steps` steps of the flow from the ensemble with these momenta."""
     start = (ensemble.position, momentum, ensemble.gradient)
     (position, end, gradient), log_density = flow.integrate(start, num_steps)
     # Like with like: kinetic energies are small next to most log densities, and would be rounded on their grid.
     error = (kinetic(end) - kinetic(momentum)) - (log_density - ensemble.log_density)
-    proposed = Ensemble(position, log_density, gradient, ensemble.memory)
-    after, acceptance, error = metropolis(keys.uniform(ACCEPTANCE, dtype), ensemble, proposed, error)
+    return Proposal(Ensemble(position, log_density, gradient, ensemble.memory), end, error)
+
+
+def told(
+    proposal: Proposal,
+    acceptance: Float[Array, " chains"],
+    error: Float[Array, " chains"],
+    flow: Splitting,
+    num_steps: Int[Array, ""],
+) -> Info:
+    """What a draw reports; `acceptance` and `error` are from the acceptance rule."""
     steps = jnp.broadcast_to(num_steps, acceptance.shape)
-    info = Info(
+    return Info(
         acceptance_rate=acceptance,
         energy_error=error,
         diverging=error > DIVERGENCE,
         step_size=jnp.broadcast_to(flow.step_size, acceptance.shape),
         num_steps=steps,
         gradients=steps * flow.integrator.gradients_per_step,
-        proposal=position,
-        momentum=end,
+        proposal=proposal.ensemble.position,
+        momentum=proposal.momentum,
     )
-    return after, info
+
+
+def hamiltonian_step(keys: Keys, ensemble: Ensemble, flow: Flow, num_steps: Int[Array, ""]) -> tuple[Ensemble, Info]:
+    """Fresh momenta, `num_steps` steps of the flow, accept or reject."""
+    dtype = ensemble.position.dtype
+    momentum = keys.normal(MOMENTUM, ensemble.position.shape[-1], dtype)
+    return decided(keys, ensemble, propose(ensemble, momentum, flow, num_steps), flow, num_steps)
+
+
+def decided(
+    keys: Keys, ensemble: Ensemble, proposal: Proposal, flow: Splitting, num_steps: Int[Array, ""]
+) -> tuple[Ensemble, Info]:
+    """Accept or reject a proposal by its energy error."""
+    uniform = keys.uniform(ACCEPTANCE, ensemble.position.dtype)
+    after, acceptance, error = metropolis(uniform, ensemble, proposal.ensemble, proposal.error)
+    return after, told(proposal, acceptance, error, flow, num_steps)
 
 
 def kinetic(momentum: Float[Array, "chains dim"]) -> Float[Array, " chains"]:

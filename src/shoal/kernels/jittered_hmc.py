@@ -39,8 +39,8 @@ class JitteredHMCTuning(eqx.Module):
     integrator: Integrator
 
 
-class JitteredHMC(Kernel[JitteredHMCTuning]):
-    """HMC with one jittered trajectory length for the ensemble.
+class Jittered(Kernel[JitteredHMCTuning]):
+    """Trajectories whose step size and number of steps vary from draw to draw, alike for all chains.
 
     Attributes:
         integrator: what the tuning begins with; its number of stages is fixed.
@@ -48,18 +48,11 @@ class JitteredHMC(Kernel[JitteredHMCTuning]):
         step_jitter: how much smaller than `tuning.step_size` a step may be, as a fraction in [0, 1).
     """
 
-    exact: ClassVar[bool] = True
-    reference: ClassVar[str] = "Hoffman, Radul & Sountsov (2021), PMLR 130:3907, section 3"
-
     integrator: Integrator = LEAPFROG
     max_steps: int = 1000
     step_jitter: float = 0.5
 
     Tuning: ClassVar[type[JitteredHMCTuning]] = JitteredHMCTuning
-
-    def tuning(self, dim: int, dtype: DTypeLike) -> JitteredHMCTuning:
-        step_size, trajectory = jnp.asarray(0.1, dtype), jnp.asarray(0.1, dtype)
-        return self.Tuning(step_size, trajectory, Diagonal(jnp.ones(dim, dtype)), self.integrator.as_arrays(dtype))
 
     def schedule(self, index: Int[Array, ""], tuning: JitteredHMCTuning) -> tuple[Float[Array, ""], Int[Array, ""]]:
         """The step size and the number of steps of draw number `index`."""
@@ -67,6 +60,17 @@ class JitteredHMC(Kernel[JitteredHMCTuning]):
         step_size = (1.0 - self.step_jitter * van_der_corput(index, 3, dtype)) * tuning.step_size
         steps = jnp.ceil(van_der_corput(index, 2, dtype) * tuning.trajectory / step_size)
         return step_size, jnp.clip(steps, 1, self.max_steps).astype(jnp.int32)
+
+
+class JitteredHMC(Jittered):
+    """HMC with one jittered trajectory length for the ensemble."""
+
+    exact: ClassVar[bool] = True
+    reference: ClassVar[str] = "Hoffman, Radul & Sountsov (2021), PMLR 130:3907, section 3"
+
+    def tuning(self, dim: int, dtype: DTypeLike) -> JitteredHMCTuning:
+        step_size, trajectory = jnp.asarray(0.1, dtype), jnp.asarray(0.1, dtype)
+        return self.Tuning(step_size, trajectory, Diagonal(jnp.ones(dim, dtype)), self.integrator.as_arrays(dtype))
 
     def step(self, keys: Keys, ensemble: Ensemble, tuning: JitteredHMCTuning, target: Target) -> tuple[Ensemble, Info]:
         step_size, num_steps = self.schedule(keys.index, tuning)
