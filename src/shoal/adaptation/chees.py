@@ -1,124 +1,17 @@
-r"""Trajectory length by the ChEES criterion per gradient, and never too short for the slowest direction.
+r"""Trajectory length by the ChEES criterion: all coordinates together (Hoffman, Radul & Sountsov, 2021, PMLR 130:3907).
 
-The criterion $C = \frac14 E[(|q' - E q'|^2 - |q - E q|^2)^2]$, the change in the estimator of the expected square,
-has $q$ whitened by the metric and $q'$ at the end of a trajectory of time $t = h\tau$. A chain's part of
-$dC / d\log\tau$ is $t\,(|q' - Eq'|^2 - |q - Eq|^2)\,\langle q' - Eq', p'\rangle$, $p'$ the momentum at the end;
-chains count by their probability of acceptance (Hoffman, Radul & Sountsov, 2021, PMLR 130:3907, section 3.2).
-
-Two things are added. $C$ alone is periodic and nearly flat in long trajectories, so what is climbed is
-$\log(C / \tau)$: it charges for the gradients. And $C$ is dominated by the bulk of the coordinates, so $\tau$ is
-at least $2.2 \sqrt{\lambda_{\max}}$ with $\lambda_{\max}$ the largest eigenvalue of the whitened covariance. For a
-Gaussian direction of standard deviation $\sigma$ and $h$ uniform, a draw's autocorrelation is
-$\sin(\tau/\sigma)/(\tau/\sigma)$ for the coordinate and $\frac12 + \sin(2\tau/\sigma)/(4\tau/\sigma)$ for its square;
-the worse of the two effective sample sizes per gradient is largest at $\tau = 2.2\,\sigma$.
+$P = I$: the criterion is the change in the estimator of the expected square of the whole whitened position. It needs
+no direction to be known, and is dominated by the bulk of the coordinates: one slow direction among many moderate ones
+counts for little in it.
 """
 
-import equinox as eqx
-import jax.numpy as jnp
-from jaxtyping import Array, Float, PyTree
+from jaxtyping import Array, Float
 
-from shoal.adaptation.averaging import weight
-from shoal.adaptation.base import Adaptation, Tuning
-from shoal.ensemble import Transition
-from shoal.mesh import Pool
-
-SLOWEST = 2.2
+from shoal.adaptation.trajectory import TrajectoryLength
 
 
-class ChEES(Adaptation):
-    """Moves `tuning.trajectory` up the criterion by Adam on its logarithm.
+class ChEES(TrajectoryLength):
+    """Moves `tuning.trajectory` up the ChEES criterion per gradient."""
 
-    Attributes:
-        rate: Adam's learning rate.
-        decay: of Adam's mean of squared slopes and of the mean criterion; the slope has no memory.
-        max_move: the most that one sweep changes the logarithm.
-    """
-
-    rate: float = 0.05
-    decay: float = 0.95
-    max_move: float = 0.35
-
-    class Memory(eqx.Module):
-        """What is remembered.
-
-        Attributes:
-            log: of the length.
-            settled: average of `log`.
-            criterion: running mean of the criterion.
-            square: running mean of the squared slope.
-            slowest: the slowest direction; its length is the largest eigenvalue.
-            count: sweeps so far.
-        """
-
-        log: Float[Array, ""]
-        settled: Float[Array, ""]
-        criterion: Float[Array, ""]
-        square: Float[Array, ""]
-        slowest: Float[Array, " dim"]
-        count: Float[Array, ""]
-
-    def init(self, tuning: Tuning) -> PyTree:
-        log = jnp.log(tuning.trajectory)
-        zero, dim = jnp.zeros_like(log), tuning.metric.scale.shape[0]
-        # Not an eigenvector of anything a user would write: power iteration must not start orthogonal to one.
-        direction = 1.0 + 0.1 * jnp.cos(jnp.arange(dim, dtype=log.dtype))
-        return self.Memory(log, log, zero, zero, direction / dim**0.5, zero)
-
-    def update(
-        self, memory: PyTree, tuning: Tuning, tiles: Transition, pool: Pool, progress: Float[Array, ""]
-    ) -> tuple[PyTree, Tuning]:
-        slope, criterion, covariance_times = self.pooled(memory, tuning, tiles, pool)
-        count = memory.count + 1.0
-        slowest = memory.slowest + weight(count) * (covariance_times - memory.slowest)
-        tiny = jnp.finfo(slope.dtype).tiny
-        unbiased = 1.0 - self.decay**count
-        criterion = self.decay * memory.criterion + (1.0 - self.decay) * criterion
-        slope = jnp.nan_to_num(slope / jnp.maximum(criterion / unbiased, tiny)) - 1.0
-        square = self.decay * memory.square + (1.0 - self.decay) * jnp.square(slope)
-        move = self.rate * slope / jnp.maximum(jnp.sqrt(square / unbiased), tiny)
-        log = memory.log + jnp.clip(move, -self.max_move, self.max_move)
-        log = jnp.maximum(log, self.least(slowest))
-        settled = memory.settled + weight(count) * (log - memory.settled)
-        memory = self.Memory(log, settled, criterion, square, slowest, count)
-        return memory, eqx.tree_at(lambda t: t.trajectory, tuning, jnp.exp(log))
-
-    def pooled(
-        self, memory: PyTree, tuning: Tuning, tiles: Transition, pool: Pool
-    ) -> tuple[Float[Array, ""], Float[Array, ""], Float[Array, " dim"]]:
-        """DC / d log tau, C, and the whitened covariance times the slowest direction."""
-
-        def places(draws: Transition) -> tuple[Array, Array, Array]:
-            accept = draws.info.acceptance_rate
-            # A proposal that is not finite has acceptance 0, and 0 times NaN would still be NaN.
-            end = jnp.where(accept[:, None] > 0.0, draws.info.proposal, 0.0)
-            return accept, accept[:, None] * end, draws.before.position
-
-        total, ends, starts = pool.sum(places, tiles)
-        total = jnp.maximum(total, jnp.finfo(total.dtype).tiny)
-        centre_end, centre_start = ends * (1.0 / total), starts * (1.0 / pool.count)
-        norm = jnp.sqrt(jnp.square(memory.slowest).sum())
-        direction = memory.slowest * (1.0 / jnp.maximum(norm, jnp.finfo(norm.dtype).tiny))
-
-        def changes(draws: Transition) -> tuple[Array, Array, Array]:
-            info = draws.info
-            end = tuning.metric.whiten(info.proposal - centre_end[None])
-            start = tuning.metric.whiten(draws.before.position - centre_start[None])
-            change = jnp.square(end).sum(-1) - jnp.square(start).sum(-1)
-            time = info.num_steps.astype(info.step_size.dtype) * info.step_size
-            moved = info.acceptance_rate > 0.0
-            slope = info.acceptance_rate * time * change * (end * info.momentum).sum(-1)
-            size = 0.25 * info.acceptance_rate * jnp.square(change)
-            along = (start * direction[None]).sum(-1, keepdims=True)
-            return jnp.where(moved, slope, 0.0), jnp.where(moved, size, 0.0), along * start
-
-        slope, size, along = pool.sum(changes, tiles)
-        return slope / total, size / total, along * (1.0 / pool.count)
-
-    def least(self, slowest: Float[Array, " dim"]) -> Float[Array, ""]:
-        """The log of the length that the slowest direction needs."""
-        largest = jnp.sqrt(jnp.square(slowest).sum())
-        return jnp.log(SLOWEST * jnp.sqrt(jnp.maximum(largest, jnp.finfo(largest.dtype).tiny)))
-
-    def freeze(self, memory: PyTree, tuning: Tuning) -> Tuning:
-        length = jnp.exp(jnp.maximum(memory.settled, self.least(memory.slowest)))
-        return eqx.tree_at(lambda t: t.trajectory, tuning, jnp.where(memory.count > 0, length, tuning.trajectory))
+    def seen(self, vectors: Float[Array, "chains dim"], slowest: Float[Array, " dim"]) -> Float[Array, "chains seen"]:
+        return vectors

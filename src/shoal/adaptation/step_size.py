@@ -21,8 +21,8 @@ from shoal.mesh import Pool
 
 # Of the shortfall that the target allows all chains, the most that one of them may use.
 SHARE = 0.45
-# For this part of the warmup every chain counts nearly in full, down to this acceptance.
-PATIENCE, FLOOR = 0.5, 0.02
+# While it is patient every chain counts nearly in full, down to this acceptance.
+FLOOR = 0.02
 
 
 class StepSize(Adaptation):
@@ -32,11 +32,16 @@ class StepSize(Adaptation):
         target_accept: in (0, 1).
         gain: how far one observation moves the logarithm; the published gamma is its inverse.
         delay: iterations that damp the first moves; the published t0.
+        head_start: how far above the first guess the moves begin, as a factor: early they err towards long steps,
+            which are cheap.
+        patience: the part of the warmup in which every chain counts nearly in full.
     """
 
     target_accept: float = 0.8
     gain: float = 10.0
     delay: float = 10.0
+    head_start: float = 10.0
+    patience: float = 0.5
 
     class Memory(eqx.Module):
         """What is remembered.
@@ -57,18 +62,17 @@ class StepSize(Adaptation):
 
     def init(self, tuning: Tuning) -> PyTree:
         log = jnp.log(tuning.step_size)
-        # The anchor is above the first guess, so that early moves err towards long steps, which are cheap.
         zero = jnp.zeros_like(log)
-        return self.Memory(log + math.log(10.0), zero, log, zero, jnp.asarray(True))
+        return self.Memory(log + math.log(self.head_start), zero, log, zero, jnp.asarray(True))
 
     def update(
         self, memory: PyTree, tuning: Tuning, tiles: Transition, pool: Pool, progress: Float[Array, ""]
     ) -> tuple[PyTree, Tuning]:
         capped = 1.0 / max(4.0, 1.0 + SHARE * pool.count * (1.0 / self.target_accept - 1.0))
-        floor = jnp.where(progress < PATIENCE, min(FLOOR, capped), capped)
+        floor = jnp.where(progress < self.patience, min(FLOOR, capped), capped)
         inverse = pool.sum(lambda draws: 1.0 / jnp.maximum(draws.info.acceptance_rate, floor), tiles)
         # Then it begins anew from where it is, so that what was done for a stuck chain is soon undone.
-        anew = memory.patient & (progress >= PATIENCE)
+        anew = memory.patient & (progress >= self.patience)
         anchor = jnp.where(anew, memory.settled, memory.anchor)
         count = jnp.where(anew, 1.0, memory.count + 1.0)
         shortfall = jnp.where(anew, 0.0, memory.shortfall)
@@ -77,7 +81,7 @@ class StepSize(Adaptation):
         log = anchor - self.gain * jnp.sqrt(count) * shortfall
         settled = memory.settled + weight(count) * (log - memory.settled)
         tuning = eqx.tree_at(lambda t: t.step_size, tuning, jnp.exp(log))
-        return self.Memory(anchor, shortfall, settled, count, progress < PATIENCE), tuning
+        return self.Memory(anchor, shortfall, settled, count, progress < self.patience), tuning
 
     def freeze(self, memory: PyTree, tuning: Tuning) -> Tuning:
         return eqx.tree_at(lambda t: t.step_size, tuning, jnp.exp(memory.settled))

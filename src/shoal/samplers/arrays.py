@@ -32,8 +32,13 @@ def tuning_from_arrays(arrays: Mapping[str, np.ndarray], like: Any) -> Any:
                 f"tuning field {name!r} has shape {np.shape(arrays[name])}; this model needs {array.shape}. "
                 "Pass the tuning of a run on a model with the same parameters."
             )
-        if not np.all(np.isfinite(arrays[name])) or not np.all(np.asarray(arrays[name]) > 0):
-            raise ValueError(f"tuning field {name!r} must be finite and positive, got {arrays[name]}.")
+        # Sizes and scales are positive; coefficients of a splitting have the signs that they begin with; directions
+        # begin as zeros and have any.
+        signed = array != 0
+        given = np.asarray(arrays[name])
+        if not np.isfinite(given).all() or not np.array_equal(np.sign(given)[signed], np.sign(array)[signed]):
+            what = "positive" if np.all(array > 0) else f"of the signs of {array}"
+            raise ValueError(f"tuning field {name!r} must be finite and {what}, got {arrays[name]}.")
     names = list(expected)
     leaves = [jnp.asarray(arrays[name], expected[name].dtype) for name in names]
     return jax.tree.unflatten(jax.tree.structure(like), leaves)

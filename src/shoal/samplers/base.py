@@ -3,6 +3,7 @@
 import abc
 import dataclasses
 import math
+from collections.abc import Iterable
 from typing import Any, ClassVar
 
 import equinox as eqx
@@ -22,6 +23,10 @@ class Sampler(eqx.Module):
     def kernel(self) -> AnyKernel:
         """How chains move."""
 
+    def warmup_kernel(self) -> AnyKernel:
+        """How chains move while the tuning is learned, with the tuning of `kernel`."""
+        return self.kernel()
+
     @abc.abstractmethod
     def adaptation(self) -> Adaptation:
         """How the tuning is learned in warmup."""
@@ -30,7 +35,15 @@ class Sampler(eqx.Module):
         """The tuning that warmup begins with."""
         return self.kernel().tuning(dim, dtype)
 
-    def settings(self) -> dict[str, float | int]:
+    def for_chains(self, num_chains: int) -> "Sampler":
+        """The sampler that this one is for so many chains."""
+        return self
+
+    def frozen(self, tuning: Any) -> Any:
+        """The tuning in the form that sampling runs with, where a cheaper one says the same."""
+        return tuning
+
+    def settings(self) -> dict[str, float | int | str]:
         """The fields by name, as they are recorded with a run."""
         return {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
 
@@ -42,7 +55,14 @@ def check_positive(owner: str, name: str, value: float, below: float = math.inf)
         raise ValueError(f"{owner}({name}={value!r}): expected {limit}.")
 
 
-def check_whole(owner: str, name: str, value: int) -> None:
-    """Refuse a setting that is not a whole number from 1 on."""
-    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or not 1 <= value < 2**31:
-        raise ValueError(f"{owner}({name}={value!r}): expected a whole number, at least 1.")
+def check_whole(owner: str, name: str, value: int, most: int = 2**31 - 1) -> None:
+    """Refuse a setting that is not a whole number from 1 to `most`."""
+    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or not 1 <= value <= most:
+        limit = "at least 1" if most == 2**31 - 1 else f"from 1 to {most}"
+        raise ValueError(f"{owner}({name}={value!r}): expected a whole number, {limit}.")
+
+
+def check_one_of(owner: str, name: str, value: str, known: Iterable[str]) -> None:
+    """Refuse a setting that is none of those known."""
+    if not isinstance(value, str) or value not in known:
+        raise ValueError(f"{owner}({name}={value!r}): expected one of {', '.join(map(repr, known))}.")

@@ -19,10 +19,11 @@ class Health(Statistic):
         acceptance: Float[Array, " chains"]
         divergences: Int[Array, " chains"]
         gradients: Int[Array, " chains"]
+        paid: Int[Array, " chains"]
 
     def init(self, ensemble: Ensemble) -> "Health.Memory":
         none = jnp.zeros(ensemble.log_density.shape, jnp.int32)
-        return self.Memory(none, jnp.zeros_like(ensemble.log_density), none, none)
+        return self.Memory(none, jnp.zeros_like(ensemble.log_density), none, none, none)
 
     def update(self, memory: "Health.Memory", transition: Transition) -> "Health.Memory":
         info = transition.info
@@ -31,13 +32,15 @@ class Health(Statistic):
             memory.acceptance + info.acceptance_rate,
             memory.divergences + info.diverging.astype(jnp.int32),
             memory.gradients + info.gradients,
+            memory.paid + info.paid,
         )
 
     def compute(self, memory: "Health.Memory", superchain: Int[np.ndarray, " chains"]) -> Said:
-        """Mean acceptance; number of divergences and of gradients over all chains."""
+        """Mean acceptance; over all chains, the numbers of divergences and of gradients, used and paid."""
         draws = np.asarray(memory.count).sum(dtype=np.int64)
         return {
             "acceptance": np.asarray(memory.acceptance).sum(dtype=np.float64) / np.maximum(draws, 1),
             "divergences": np.asarray(memory.divergences).sum(dtype=np.int64),
             "gradients": np.asarray(memory.gradients).sum(dtype=np.int64),
+            "paid": np.asarray(memory.paid).sum(dtype=np.int64),
         }
