@@ -301,7 +301,7 @@ def test_draws_are_kept_without_asking(shoal, sampled, tmp_path: Path, monkeypat
         ("sample eight_schools --num-chains 0", "0 is not in the range x>=1"),
         ("sample eight_schools --num-samples -3", "-3 is not in the range"),
         ("sample eight_schools --precision half", "'half' is not one of"),
-        ("sample eight_schools --sampler nuts", "there are 'chees', 'hmc'"),
+        ("sample eight_schools --sampler nut", "there are 'auto', 'chees', 'hmc'"),
         ("sample eight_schools --sampler hmc", "step_size"),
         ("sample eight_schools --set target=0.9", "target_accept"),
         ("sample eight_schools --set target_accept=2", "target_accept=2"),

@@ -13,7 +13,7 @@ if (ROOT / "README.md").exists():
     PAGES.insert(0, ROOT / "README.md")
 BLOCK = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 # What a page imports that the core does without; pages that reach it otherwise are named below.
-OPTIONAL = ("arviz", "matplotlib", "numpyro", "pandas", "sklearn", "xarray", "zarr")
+OPTIONAL = ("arviz", "blackjax", "matplotlib", "numpyro", "pandas", "sklearn", "xarray", "zarr")
 REACHED = {"pandas": ".summary(", "zarr": ".save(", "sklearn": "breast_cancer"}
 
 
@@ -41,3 +41,8 @@ def test_examples_run(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     for line, text in code:
         # Line numbers of a traceback are those of the page.
         exec(compile("\n" * line + text, str(page), "exec"), module.__dict__)
+
+
+def test_a_sampler_is_one_block_of_fewer_than_sixty_lines() -> None:
+    whole = [code for _, code in blocks(ROOT / "docs" / "extending.md") if "(Kernel[" in code and "(Sampler)" in code]
+    assert [len(code.splitlines()) < 60 for code in whole] == [True]

@@ -32,10 +32,12 @@ LAYERS = [
     ["diagnostics"],
     ["statistics"],
     ["run"],
+    ["warmup"],
     ["samplers"],
     ["results"],
     ["starts"],
     ["progress"],
+    ["request"],
     ["sampling"],
     ["doctor"],
     ["report"],
@@ -132,8 +134,9 @@ def test_docstrings_name_the_arguments_that_exist(name, function):
 def test_public_names():
     """A change here is a change of interface: it goes into the changelog."""
     assert sorted(shoal.__all__) == [
-        "ChEES", "Finding", "HMC", "Model", "Parameter", "Result", "cholesky_corr", "examples", "from_numpyro",
-        "interval", "load", "ordered", "param", "positive", "real", "sample", "simplex", "unit_interval",
+        "Auto", "ChEES", "Finding", "HMC", "MAMS", "MEADS", "Model", "NUTS", "Parameter", "Result", "cholesky_corr",
+        "examples", "from_blackjax", "from_numpyro", "interval", "load", "ordered", "param", "positive", "real",
+        "sample", "simplex", "unit_interval",
     ]  # fmt: skip
     for name in shoal.__all__:
         assert getattr(shoal, name) is not None
@@ -147,7 +150,7 @@ def test_sample_is_the_function_even_after_its_module_is_imported():
     assert callable(shoal.sample)
 
 
-HEAVY = {"numpyro", "arviz", "sklearn", "xarray", "zarr", "pandas", "matplotlib"}
+HEAVY = {"blackjax", "numpyro", "arviz", "sklearn", "xarray", "zarr", "pandas", "matplotlib"}
 
 
 @pytest.mark.parametrize(

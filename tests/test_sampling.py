@@ -15,7 +15,8 @@ from numpyro_models import documented, names
 from shoal.report import write
 from shoal.results.zarr_draws import ZarrDraws
 
-FEW = {"num_chains": 8, "num_warmup": 60, "num_samples": 20, "progress_bar": False}
+TUNED = {"sampler": "chees", "num_chains": 64, "num_warmup": 200, "progress_bar": False}
+FEW = {"sampler": "chees", "num_chains": 8, "num_warmup": 60, "num_samples": 20, "progress_bar": False}
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(50, 3)).astype(np.float32)
 Y = (X @ [1.0, -2.0, 0.5] + RNG.normal(size=50)).astype(np.float32)
@@ -42,7 +43,7 @@ def regression(**changes):
 
 @pytest.fixture(scope="module")
 def result():
-    return shoal.sample(regression(), num_chains=64, num_warmup=200, num_samples=100, progress_bar=False)
+    return shoal.sample(regression(), **TUNED, num_samples=100)
 
 
 def test_a_result_has_what_it_promises(result):
@@ -75,7 +76,7 @@ def test_posterior_of_a_regression(result):
 
 
 def test_same_seed_same_draws_and_the_second_call_compiles_nothing(result, compile_counter):
-    arguments = {"num_chains": 64, "num_warmup": 200, "num_samples": 100, "progress_bar": False}
+    arguments = {**TUNED, "num_samples": 100}
     with compile_counter:
         again = shoal.sample(regression(), **arguments)
     assert compile_counter.count == 0
@@ -87,7 +88,7 @@ def test_same_seed_same_draws_and_the_second_call_compiles_nothing(result, compi
 
 
 def test_more_samples_begin_with_the_fewer(result):
-    longer = shoal.sample(regression(), num_chains=64, num_warmup=200, num_samples=130, progress_bar=False)
+    longer = shoal.sample(regression(), **TUNED, num_samples=130)
     np.testing.assert_array_equal(longer.draws["beta"][:, :100], result.draws["beta"])
 
 
@@ -95,6 +96,7 @@ def test_tuning_of_another_run_skips_warmup(result):
     last = {name: values[:, -1] for name, values in result.draws.items()}
     again = shoal.sample(
         regression(),
+        sampler="chees",
         num_chains=64,
         num_samples=50,
         tuning=result.tuning,
@@ -116,7 +118,7 @@ def test_double_precision(result):
 
 
 def test_hmc_set_by_hand():
-    sampled = shoal.sample(regression(), sampler=shoal.HMC(step_size=0.1, num_steps=7), **FEW)
+    sampled = shoal.sample(regression(), **FEW | {"sampler": shoal.HMC(step_size=0.1, num_steps=7)})
     assert (sampled.sample_stats["n_steps"] == 7).all()
     assert (sampled.sample_stats["step_size"] == np.float32(0.1)).all()
     assert sampled.gradients.warmup == 60 * 7 * 8
@@ -137,7 +139,7 @@ def test_initial_positions_that_are_equal_make_a_superchain():
 
 # ------------------------------------------------------------------------------------------- ended too early
 
-LONG = {"num_chains": 64, "num_warmup": 60, "num_samples": 400}
+LONG = {"sampler": "chees", "num_chains": 64, "num_warmup": 60, "num_samples": 400}
 
 
 @pytest.fixture(scope="module")
@@ -406,7 +408,7 @@ def test_numbers_of_draws():
 
 
 def test_unknown_sampler():
-    raises("sampler='nut'.*'chees', 'hmc'", sampler="nut")
+    raises("sampler='nut'.*'auto', 'chees', 'hmc'", sampler="nut")
     raises("sampler 'hmc' needs", sampler="hmc")
 
 

@@ -19,8 +19,13 @@ if TYPE_CHECKING:
     from shoal.models.parameters import unit_interval as unit_interval
     from shoal.results.result import Result as Result
     from shoal.results.store import load as load
+    from shoal.samplers.auto import Auto as Auto
+    from shoal.samplers.blackjax import from_blackjax as from_blackjax
     from shoal.samplers.chees import ChEES as ChEES
     from shoal.samplers.hmc import HMC as HMC
+    from shoal.samplers.mams import MAMS as MAMS
+    from shoal.samplers.meads import MEADS as MEADS
+    from shoal.samplers.nuts import NUTS as NUTS
     from shoal.sampling import sample as sample
 
 __version__ = "0.1.0"
@@ -28,13 +33,18 @@ __version__ = "0.1.0"
 # Where each public name lives. Names are looked up when first used (PEP 562), so that the command line
 # answers `--help` without importing JAX.
 _HOMES = {
+    "Auto": "shoal.samplers.auto",
     "ChEES": "shoal.samplers.chees",
     "Finding": "shoal.diagnostics.findings",
     "HMC": "shoal.samplers.hmc",
+    "MAMS": "shoal.samplers.mams",
+    "MEADS": "shoal.samplers.meads",
+    "NUTS": "shoal.samplers.nuts",
     "Model": "shoal.models.model",
     "Parameter": "shoal.models.parameters",
     "Result": "shoal.results.result",
     "cholesky_corr": "shoal.models.parameters",
+    "from_blackjax": "shoal.samplers.blackjax",
     "from_numpyro": "shoal.bridges.numpyro",
     "interval": "shoal.models.parameters",
     "load": "shoal.results.store",
@@ -49,6 +59,10 @@ _HOMES = {
 
 __all__ = [
     "HMC",
+    "MAMS",
+    "MEADS",
+    "NUTS",
+    "Auto",
     "ChEES",
     "Finding",
     "Model",
@@ -56,6 +70,7 @@ __all__ = [
     "Result",
     "cholesky_corr",
     "examples",
+    "from_blackjax",
     "from_numpyro",
     "interval",
     "load",

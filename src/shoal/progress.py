@@ -22,7 +22,7 @@ class ChunkReport(NamedTuple):
     Attributes:
         phase: "warmup" or "sampling".
         done: iterations finished in this phase.
-        total: iterations of this phase.
+        total: iterations of this phase; None where it ends by itself.
         num_chains: chains running side by side.
         acceptance: mean acceptance rate, between 0 and 1.
         divergences: divergent transitions of the sampling phase so far.
@@ -33,13 +33,17 @@ class ChunkReport(NamedTuple):
 
     phase: str
     done: int
-    total: int
+    total: int | None
     num_chains: int
     acceptance: float
     divergences: int
     gradients: int
     seconds: float
-    r_hat: float | None
+    r_hat: float | None = None
+
+    @property
+    def finished(self) -> bool:
+        return self.total is not None and self.done >= self.total
 
 
 class Display(Protocol):
@@ -73,14 +77,15 @@ def clock(seconds: float) -> str:
 
 def _cells(report: ChunkReport) -> dict[str, str]:
     """The words for one phase, keyed by heading."""
-    finished = report.done >= report.total
-    left = report.seconds / report.done * (report.total - report.done) if report.done else math.nan
+    left = math.nan
+    if report.total is not None and report.done:
+        left = report.seconds / report.done * (report.total - report.done)
     rate = report.gradients / report.seconds if report.seconds > 0 else math.nan
     r_hat = "" if report.r_hat is None or not 0 < report.r_hat < math.inf else f"{report.r_hat:.3f}"
     return {
-        "iterations": f"{report.done:,}/{report.total:,}",
+        "iterations": f"{report.done:,}" if report.total is None else f"{report.done:,}/{report.total:,}",
         "time": clock(report.seconds),
-        "left": "" if finished else clock(left),
+        "left": "" if report.finished or report.total is None else clock(left),
         "accept": f"{report.acceptance:.2f}" if math.isfinite(report.acceptance) else "-",
         "divergent": f"{report.divergences:,}" if report.phase == "sampling" else "",
         "gradients/s": human(rate),
@@ -110,7 +115,7 @@ class PlainDisplay:
         if self._held is not None and self._held.phase != report.phase:
             self._print(self._held)
         self._held = report
-        if report.done >= report.total or time.monotonic() - self._printed_at >= self._every:
+        if report.finished or time.monotonic() - self._printed_at >= self._every:
             self._print(report)
 
     def close(self) -> None:
@@ -121,13 +126,13 @@ class PlainDisplay:
         cells = _cells(report)
         words = [
             f"{report.phase:<8}",
-            cells["iterations"].rjust(2 * len(f"{report.total:,}") + 1),
+            cells["iterations"].rjust(2 * len(f"{report.total or report.done:,}") + 1),
             f"{report.num_chains:,} chains",
             f"acceptance {cells['accept']}",
             f"divergences {cells['divergent']}" if cells["divergent"] else "",
             f"{cells['gradients/s']} gradients/s",
             f"R-hat {cells['R-hat']}" if cells["R-hat"] else "",
-            f"{cells['left']} left" if cells["left"] else f"done in {cells['time']}",
+            f"{cells['left']} left" if cells["left"] else f"{'done in ' if report.total else ''}{cells['time']}",
         ]
         print("  ".join(word for word in words if word), file=self._stream, flush=True)
         self._printed_at = time.monotonic()
@@ -150,7 +155,7 @@ class TerminalDisplay:
 
     def show(self, report: ChunkReport) -> None:
         self._phases[report.phase] = report
-        if report.done >= report.total or time.monotonic() - self._drawn_at >= _LIVE_SECONDS:
+        if report.finished or time.monotonic() - self._drawn_at >= _LIVE_SECONDS:
             self._live.update(self.table(), refresh=True)
             self._drawn_at = time.monotonic()
 
@@ -177,11 +182,16 @@ class TerminalDisplay:
         words = (max(len(name), *(len(cells[name]) for cells in rows)) for name in _HEADINGS if name)
         room = self._console.width - sum(words) - len("sampling") - 2 * len(_HEADINGS)
         for report, cells in zip(self._phases.values(), rows, strict=True):
-            bar = ProgressBar(report.total, report.done, width=min(36, room)) if room >= 4 else ""
+            bar = ProgressBar(self._length(report), report.done, width=min(36, room)) if room >= 4 else ""
             if report.divergences and cells["divergent"]:
                 cells["divergent"] = f"[yellow]{cells['divergent']}[/]"
             table.add_row(report.phase, bar, *(cells[heading] for heading in _HEADINGS if heading))
         return Group(title, table)
+
+    def _length(self, report: ChunkReport) -> int | None:
+        """Iterations of a phase, as far as they are known: a phase that has been followed by another was as long."""
+        over = report is not list(self._phases.values())[-1]
+        return report.done if report.total is None and over else report.total
 
 
 class NotebookDisplay:
@@ -197,7 +207,7 @@ class NotebookDisplay:
 
     def show(self, report: ChunkReport) -> None:
         self._phases[report.phase] = report
-        if report.done >= report.total or time.monotonic() - self._drawn_at >= 2 * _LIVE_SECONDS:
+        if report.finished or time.monotonic() - self._drawn_at >= 2 * _LIVE_SECONDS:
             self._draw()
 
     def close(self) -> None:
@@ -213,7 +223,8 @@ def notebook_page(phases: dict[str, ChunkReport]) -> str:
     cell = 'style="text-align:right;padding:2px 10px;white-space:nowrap"'
     rows = []
     for report in phases.values():
-        bar = f'<progress max="{report.total}" value="{report.done}" style="width:12em"></progress>'
+        known = "" if report.total is None else f'max="{report.total}" value="{report.done}" '
+        bar = f'<progress {known}style="width:12em"></progress>'
         cells = "".join(f"<td {cell}>{word}</td>" for word in _cells(report).values())
         rows.append(f'<tr><td style="text-align:left;padding:2px 10px 2px 0">{report.phase}</td>')
         rows.append(f"<td>{bar}</td>{cells}</tr>")

@@ -22,7 +22,7 @@ from shoal.target import Target
 # Long enough to cost nothing, short enough that an interrupt is answered.
 CHUNK_SECONDS = 0.5
 
-Keep = Callable[[Transition, Target], dict[str, dict[str, Array]]]
+Keep = Callable[[Transition, Target], PyTree]
 
 
 def keep_nothing(transition: Transition, target: Target) -> dict[str, dict[str, Array]]:

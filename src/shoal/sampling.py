@@ -6,12 +6,11 @@ import platform
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
 import numpy as np
-from jaxtyping import Int
 
 import shoal
 from shoal.adaptation import Fixed
@@ -20,6 +19,7 @@ from shoal.mesh import Placement
 from shoal.models.model import Model
 from shoal.progress import ChunkReport, progress
 from shoal.randomness import root_key
+from shoal.request import Request, check_count, check_seed, check_superchains, checked
 from shoal.results.draws import Header, MemoryDraws
 from shoal.results.failure import cut_short, unfinished
 from shoal.results.result import Gradients, Result, Timing
@@ -36,13 +36,14 @@ from shoal.run import (
     keep_nothing,
     report,
 )
-from shoal.samplers import Sampler, named
+from shoal.samplers import Sampler
 from shoal.samplers.arrays import tuning_from_arrays, tuning_to_arrays
+from shoal.samplers.staged import Staged
 from shoal.starts import Starts, default_superchains, dispersed, given
 from shoal.statistics import Health, Moments
 from shoal.target import Target
+from shoal.warmup.stages import Stages
 
-DTYPES = {"float32": np.float32, "float64": np.float64}
 # The most that the device keeps of the draws before they go to the host. It does not depend on the number of
 # samples, so runs of any length are one compiled program.
 KEPT_BYTES, MOST_KEPT = 64 * 2**20, 500
@@ -56,7 +57,7 @@ def sample(  # noqa: PLR0913  (the front door: each is a choice that users make)
     num_chains: int = 128,
     num_warmup: int | None = None,
     num_samples: int = 500,
-    sampler: str | Sampler = "chees",
+    sampler: str | Sampler = "auto",
     seed: int = 0,
     out: str | os.PathLike[str] | None = None,
     progress_bar: bool = True,
@@ -74,10 +75,12 @@ def sample(  # noqa: PLR0913  (the front door: each is a choice that users make)
     Args:
         model: what to sample: `shoal.Model(...)` or `shoal.from_numpyro(...)`.
         num_chains: chains, run side by side on all local devices.
-        num_warmup: draws of every chain in which the sampler is tuned, not kept. 500 by default; with
-            `tuning` 0, and what is asked for is run with that tuning.
+        num_warmup: draws of every chain in which the sampler is tuned, not kept. For "auto", whose warmup ends when
+            it has settled, the most of them (2,000 by default); for others 500 by default. With `tuning` 0, and
+            what is asked for is run with that tuning.
         num_samples: draws of every chain that are kept.
-        sampler: "chees" tunes itself; `shoal.HMC(step_size=..., num_steps=...)` is set by hand.
+        sampler: "auto" finds what samples the posterior best; others by name, or as an object with settings, such
+            as `shoal.HMC(step_size=..., num_steps=...)`, which is set by hand.
         seed: every draw depends on the seed, the number of the draw and the number of the chain alone.
         out: a new directory to write the draws to while sampling (Zarr), read lazily by the result.
         progress_bar: show progress.
@@ -97,11 +100,11 @@ def sample(  # noqa: PLR0913  (the front door: each is a choice that users make)
         ValueError: an argument is out of its range, or the model cannot be sampled; the message says which,
             what was expected, and what to do.
     """
-    request = _checked(model, num_chains, num_warmup, num_samples, sampler, tuning, precision)
-    _check_seed(seed)
-    _check_superchains(num_superchains, num_chains, initial_positions)
+    request = checked(model, num_chains, num_warmup, num_samples, sampler, tuning, precision)
+    check_seed(seed)
+    check_superchains(num_superchains, num_chains, initial_positions)
     if tile is not None:
-        _check_count("tile", tile, 1)
+        check_count("tile", tile, 1)
     if out is not None:
         out = check_new(out)
         zarr_package()
@@ -118,27 +121,22 @@ def sample(  # noqa: PLR0913  (the front door: each is a choice that users make)
         return session.sample(root, seed, out)
 
 
-@dataclass(frozen=True)
-class _Request:
-    """What was asked for, checked."""
+class _Warm(NamedTuple):
+    """What a warmup left: the run with the tuning to sample with, what it cost, and what is told of it."""
 
-    sampler: Sampler
-    num_chains: int
-    num_warmup: int
-    num_samples: int
-    tuning: Mapping[str, np.ndarray] | None
-    precision: str
-
-    @property
-    def dtype(self) -> type:
-        return DTYPES[self.precision]
+    run: Run
+    compile_seconds: float
+    seconds: float
+    gradients: int
+    record: dict[str, Any]
+    findings: tuple[Finding, ...]
 
 
 @dataclass
 class _Session:
     """One call of `sample`: two phases of the same loop, and what is told on the way."""
 
-    request: _Request
+    request: Request
     model: Model
     target: Target
     placement: Placement
@@ -147,27 +145,28 @@ class _Session:
 
     def sample(self, root: Any, seed: int, out: Any) -> Result:
         request = self.request
-        compiled = time.perf_counter()
-        run, sampling, capacity, warm = self.start(root)
-        compiled = time.perf_counter() - compiled
-        run, warmup_seconds, warmup_gradients = self.warm_up(warm, run)
+        warm = self.staged(root) if request.ends_itself else self.fixed_length(root)
+        # Fetched before sampling: a device that fails there may give nothing back afterwards.
+        tuning = tuning_to_arrays(warm.run.tuning)
+        folds = {"health": Health(), "moments": Moments()}
+        sampling = Program(self.target, request.sampler.kernel(), Fixed(), folds, keep_draws)
+        run = eqx.tree_at(lambda r: r.tuning, warm.run, request.sampler.frozen(warm.run.tuning))
         run = enter(sampling, run, self.placement, request.num_samples)
-        compiled += compile_phase(sampling, run, self.placement, capacity)
-        header = self.header(seed)
+        capacity = max(1, self.capacity(run) // sampling.kernel.draws_per_sweep)
+        compiled = warm.compile_seconds + compile_phase(sampling, run, self.placement, capacity)
+        header = self.header(seed, warm.record)
         length = request.num_samples
         draws = MemoryDraws(length, header) if out is None else ZarrDraws(out, length, header)
-        # Fetched before sampling: a device that fails there may give nothing back afterwards.
-        tuning = tuning_to_arrays(run.tuning)
         seconds, gradients, interrupted, failed = self.draw(sampling, run, capacity, draws)
         result = Result(
             draws=draws.draws,
             sample_stats=draws.sample_stats,
             **vars(header),
-            timing=Timing(compiled, warmup_seconds, seconds),
-            gradients=Gradients(warmup_gradients, gradients),
+            timing=Timing(compiled, warm.seconds, seconds),
+            gradients=Gradients(warm.gradients, *gradients),
             tuning=tuning,
             interrupted=interrupted,
-            notes=(*self.starts.findings, *failed),
+            notes=(*self.starts.findings, *warm.findings, *failed),
         )
         try:
             draws.finish(result)
@@ -175,43 +174,70 @@ class _Session:
             return replace(result, notes=(*result.notes, unfinished(error, out)))
         return result
 
-    def start(self, root: Any) -> tuple[Run, Program, int, Program]:
-        """The run at its start, and its two programs; compiles the warmup."""
+    def fixed_length(self, root: Any) -> "_Warm":
+        """A warmup of as many draws as were asked for, in one phase."""
         request, sampler = self.request, self.request.sampler
-        kernel = sampler.kernel()
+        began = time.perf_counter()
         first = sampler.tuning(self.model.dim, request.dtype)
         if request.tuning is not None:
             first = tuning_from_arrays(request.tuning, first)
         adaptation = Fixed() if request.tuning is not None else sampler.adaptation()
-        warm = Program(self.target, kernel, adaptation, {"health": Health()}, keep_nothing)
-        folds = {"health": Health(), "moments": Moments()}
-        sampling = Program(self.target, kernel, Fixed(), folds, keep_draws)
+        warm = Program(self.target, sampler.warmup_kernel(), adaptation, {"health": Health()}, keep_nothing)
         run = begin(warm, self.placement, root, self.starts.position, first)
         run = enter(warm, run, self.placement, request.num_warmup)
         if request.num_warmup:
             compile_phase(warm, run, self.placement, ANY)
-        return run, sampling, self.capacity(sampling, run), warm
+        compiled = time.perf_counter() - began
+        seconds, gradients, length = 0.0, 0, request.num_warmup
+        began = time.perf_counter()
+        for chunk in drive(warm, run, self.placement, length, ANY):
+            run = chunk.run
+            seconds = time.perf_counter() - began
+            gradients, _ = self.tell("warmup", warm, chunk.run, chunk.done, length, seconds)
+        run = eqx.tree_at(lambda r: r.tuning, run, frozen(warm, run, self.placement))
+        return _Warm(run, compiled, seconds, gradients, {"draws": length}, ())
 
-    def capacity(self, sampling: Program, run: Run) -> int:
+    def staged(self, root: Any) -> "_Warm":
+        """A warmup that ends by itself."""
+        sampler = self.request.sampler
+        assert isinstance(sampler, Staged)
+        began = time.perf_counter()
+        tell = lambda stages, acceptance: self.show(
+            ChunkReport(
+                phase="warmup",
+                done=stages.draws,
+                total=None,
+                num_chains=self.request.num_chains,
+                acceptance=acceptance,
+                divergences=0,
+                gradients=stages.gradients,
+                seconds=time.perf_counter() - began - stages.compile_seconds,
+            )
+        )
+        stages = Stages(self.target, self.placement, root, self.starts.position, self.request.num_warmup, tell)
+        warmed = sampler.warm_up(stages, self.model.dim, self.request.dtype)
+        seconds = time.perf_counter() - began - stages.compile_seconds
+        record = {"draws": stages.draws, **warmed.record}
+        return _Warm(
+            stages.ready(sampler.kernel(), warmed.tuning),
+            stages.compile_seconds,
+            seconds,
+            stages.gradients,
+            record,
+            warmed.findings,
+        )
+
+    def capacity(self, run: Run) -> int:
         """Draws that the device keeps before they go to the host."""
         tile = eqx.filter_eval_shape(self.target.constrained, run.ensemble.position)
         per_draw = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(tile))
         return max(1, min(MOST_KEPT, KEPT_BYTES // max(per_draw, 1)))
 
-    def warm_up(self, warm: Program, run: Run) -> tuple[Run, float, int]:
-        seconds, gradients, length = 0.0, 0, self.request.num_warmup
-        began = time.perf_counter()
-        for chunk in drive(warm, run, self.placement, length, ANY):
-            run = chunk.run
-            seconds = time.perf_counter() - began
-            gradients = self.tell("warmup", warm, chunk.run, chunk.done, length, seconds)
-        return eqx.tree_at(lambda r: r.tuning, run, frozen(warm, run, self.placement)), seconds, gradients
-
     def draw(
         self, sampling: Program, run: Run, capacity: int, draws: Any
-    ) -> tuple[float, int, bool, tuple[Finding, ...]]:
-        """Seconds, gradients, whether it ended early, and why, where nobody asked for that."""
-        seconds, gradients, made, length = 0.0, 0, 0, self.request.num_samples
+    ) -> tuple[float, tuple[int, int], bool, tuple[Finding, ...]]:
+        """Seconds, gradients used and paid, whether it ended early, and why, where nobody asked for that."""
+        seconds, gradients, made, length = 0.0, (0, 0), 0, self.request.num_samples
         began = time.perf_counter()
         try:
             for chunk in drive(sampling, run, self.placement, length, capacity):
@@ -235,8 +261,8 @@ class _Session:
         arrays = jax.tree.map(lambda leaf: np.asarray(leaf)[rows, chains].swapaxes(0, 1), kept)
         return arrays["values"], arrays["stats"]
 
-    def tell(self, phase: str, program: Program, run: Run, done: int, total: int, seconds: float) -> int:
-        """Show how far it is; returns the gradients of the phase so far."""
+    def tell(self, phase: str, program: Program, run: Run, done: int, total: int, seconds: float) -> tuple[int, int]:
+        """Show how far it is; returns the gradients of the phase so far, used and paid."""
         said = report(program, run, self.placement, self.starts.superchain)
         health, moments = said["health"], said.get("moments")
         known = None if moments is None else moments["r_hat_nested"][np.isfinite(moments["r_hat_nested"])]
@@ -254,15 +280,16 @@ class _Session:
                 r_hat=r_hat,
             )
         )
-        return int(health["gradients"])
+        return int(health["gradients"]), int(health["paid"])
 
-    def header(self, seed: int) -> Header:
+    def header(self, seed: int, warmup: dict[str, Any]) -> Header:
         return Header(
             superchain=self.starts.superchain,
             parameters=tuple(self.model.parameter_names),
             dims=self.model.dims,
             coords=self.model.coords,
             settings=self.settings(seed),
+            warmup=warmup,
             versions=versions(),
         )
 
@@ -302,65 +329,3 @@ def _precision(dtype: type) -> Iterator[None]:
     """64-bit numbers while sampling in double, whatever the process uses elsewhere."""
     with jax.enable_x64(dtype is np.float64):
         yield
-
-
-def _checked(
-    model: Model,
-    num_chains: int,
-    num_warmup: int | None,
-    num_samples: int,
-    sampler: str | Sampler,
-    tuning: Mapping[str, np.ndarray] | None,
-    precision: str,
-) -> _Request:
-    if not isinstance(model, Model):
-        raise ValueError(
-            f"model: got {type(model).__name__}, expected a shoal.Model. Wrap a NumPyro model by "
-            "shoal.from_numpyro(model, *args), a log density by shoal.Model(params=..., log_density=...)."
-        )
-    _check_count("num_chains", num_chains, 1)
-    _check_count("num_samples", num_samples, 1)
-    if num_warmup is None:
-        num_warmup = 500 if tuning is None else 0
-    _check_count("num_warmup", num_warmup, 0)
-    if tuning is not None and not isinstance(tuning, Mapping):
-        raise ValueError(f"tuning: got {type(tuning).__name__}, expected the `tuning` of a result, a mapping.")
-    if precision not in DTYPES:
-        raise ValueError(f"precision={precision!r}: expected one of {', '.join(map(repr, DTYPES))}.")
-    recipe = sampler if isinstance(sampler, Sampler) else named(str(sampler))
-    if tuning is not None and isinstance(recipe.adaptation(), Fixed):
-        raise ValueError(
-            f"tuning was given to sampler {recipe.name!r}, whose settings are set by hand: give one or the other."
-        )
-    if num_warmup == 0 and tuning is None and not isinstance(recipe.adaptation(), Fixed):
-        raise ValueError(
-            f"num_warmup=0: sampler {recipe.name!r} is tuned in warmup. Ask for some warmup (500 is usual), or "
-            "pass tuning=other.tuning of an earlier result."
-        )
-    return _Request(recipe, num_chains, num_warmup, num_samples, tuning, precision)
-
-
-def _check_count(name: str, value: Any, least: int) -> None:
-    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or not least <= value < 2**31:
-        raise ValueError(f"{name}={value!r}: expected a whole number, at least {least} and below 2**31.")
-
-
-def _check_seed(seed: Any) -> None:
-    if isinstance(seed, bool) or not isinstance(seed, (int, np.integer)) or not 0 <= seed < 2**63:
-        raise ValueError(f"seed={seed!r}: expected a whole number from 0 to 2**63 - 1.")
-
-
-def _check_superchains(num_superchains: Int | None, num_chains: int, initial_positions: Any) -> None:
-    if num_superchains is None:
-        return
-    _check_count("num_superchains", num_superchains, 1)
-    if initial_positions is not None:
-        raise ValueError(
-            "num_superchains and initial_positions were both given: chains with equal starts make up a "
-            "superchain, so the positions alone say how many there are. Leave num_superchains out."
-        )
-    if num_superchains > num_chains:
-        raise ValueError(
-            f"num_superchains={num_superchains} is more than num_chains={num_chains}: every superchain needs "
-            "at least one chain."
-        )

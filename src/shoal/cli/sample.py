@@ -32,7 +32,12 @@ PRECISIONS = ("float32", "float64")
     show_default=True,
     help="Draws of each chain to keep.",
 )
-@click.option("--sampler", default="chees", show_default=True, help="chees tunes itself; hmc is set by hand.")
+@click.option(
+    "--sampler",
+    default="auto",
+    show_default=True,
+    help="auto finds what samples this posterior best; chees, mams, meads, nuts tune themselves; hmc is set by hand.",
+)
 @click.option("--set", "settings", multiple=True, metavar="FIELD=VALUE", help="Of the sampler; may be repeated.")
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Decides every draw.")
 @click.option("--precision", type=click.Choice(PRECISIONS), default="float32", show_default=True, help="Of numbers.")

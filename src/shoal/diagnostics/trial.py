@@ -11,6 +11,10 @@ from shoal.diagnostics.mixing import APART, DRIFT, Mixing
 
 MAX_R_HAT = 1.01
 MIN_ESS = 400
+LONGER = (
+    "warm up longer (num_warmup; where the warmup ends by itself, go on from the last draws, with this run's tuning= "
+    "and initial_positions=)"
+)
 
 
 class Variable:
@@ -80,7 +84,7 @@ class Variable:
             distance = numbers.apart[worst]
             why = f"superchains disagree about it, the farthest by {distance:.2f} standard deviations."
             remedy = (
-                "More draws alone will hardly help: warm up longer (num_warmup). If it stays, the posterior "
+                f"More draws alone will hardly help: {LONGER}. If it stays, the posterior "
                 "has several modes, or a direction that mixes slowly and wants another parametrisation."
             )
         else:
@@ -112,7 +116,7 @@ class Variable:
             threshold=APART,
             words=f"One superchain ({name_chains(members)}) is {numbers.apart[worst]:.2f} standard "
             f"deviations away from all others in {self.names[worst]}, far more than chance allows.{others}",
-            remedy="It may sit in a mode of its own, or still be on its way: warm up longer (num_warmup), "
+            remedy=f"It may sit in a mode of its own, or still be on its way: {LONGER}, "
             "then look at where these chains are.",
             chains=members,
         )
@@ -127,7 +131,7 @@ class Variable:
             threshold=DRIFT,
             words=f"{self.names[worst]} moved by {numbers.drift[worst]:.2f} standard deviations from the "
             f"beginning of the run to its second half, in all chains together.{others}",
-            remedy="The chains had not arrived when sampling began: warm up longer (num_warmup); with tuning= of "
+            remedy=f"The chains had not arrived when sampling began: {LONGER}; with tuning= of "
             "another run, begin where its chains ended (initial_positions) or ask for some num_warmup.",
         )
 

@@ -110,7 +110,7 @@ def _quantities(
             where="all",
             number=0.0,
             words="No quantity took more than one value in any chain: nothing was sampled.",
-            remedy="Look at the acceptance rate; a smaller step size (or the sampler 'chees', which finds "
+            remedy="Look at the acceptance rate; a smaller step size (or the sampler 'auto', which finds "
             "one) lets chains move.",
         )
 

@@ -27,6 +27,13 @@ def error_of(error: float) -> str:
     return estimate(error, error)
 
 
+def significant(value: float) -> str:
+    """Three significant digits."""
+    if not math.isfinite(value):
+        return MISSING
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
+
+
 def whole(value: float) -> str:
     """A count."""
     return f"{value:,.0f}" if math.isfinite(value) else MISSING

@@ -152,7 +152,7 @@ def divergences(result: "Result") -> int:
 
 def facts(result: "Result") -> list[tuple[str, str]]:
     """Key figures as pairs of a word and a text; what is not known is left out."""
-    from shoal.results.summary import round_number, seconds
+    from shoal.results.summary import round_number, seconds, waiting
 
     draws, diverging = result.num_chains * result.num_draws, divergences(result)
     pairs = [("draws", f"{result.num_chains:,} chains × {result.num_draws:,} = {draws:,}")]
@@ -161,9 +161,9 @@ def facts(result: "Result") -> list[tuple[str, str]]:
         spent = zip(("compile", "warmup", "sampling"), result.timing, strict=True)
         pairs.append(("time", ", ".join(f"{name} {seconds(value)}" for name, value in spent)))
     if any(result.gradients):
-        warmup, sampling = (human(count) for count in result.gradients)
+        warmup, sampling = human(result.gradients.warmup), human(result.gradients.sampling)
         rate = human(gradients_per_second(result))
-        pairs.append(("gradients", f"{warmup} in warmup, {sampling} in sampling; {rate} per second"))
+        pairs.append(("gradients", f"{warmup} in warmup, {sampling} in sampling{waiting(result)}; {rate} per second"))
     if math.isfinite(result.ess_per_second):
         alone, both = round_number(result.ess_per_second_sampling), round_number(result.ess_per_second)
         pairs.append(("ESS/s", f"{alone} of sampling, {both} with warmup (worst parameter, bulk)"))

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from shoal.progress import human
-from shoal.report import ink, numbers
+from shoal.report import ink, numbers, warmup
 from shoal.report.overview import (
     HEADINGS,
     Overview,
@@ -75,6 +75,7 @@ def page(result: "Result") -> str:
             _tiles(result, seen),
             drawn,
             _table(seen),
+            warmup.section(result.warmup),
             _details(result),
         )
     )
@@ -110,8 +111,8 @@ def _tiles(result: "Result", seen: Overview) -> str:
     from shoal.results.summary import round_number, seconds
 
     draws, diverging = result.num_chains * result.num_draws, divergences(result)
-    warmup = result.settings.get("num_warmup")
-    after = f"after {warmup:,} of warmup" if isinstance(warmup, int) else ""
+    before = result.warmup.get("draws", result.settings.get("num_warmup"))
+    after = f"after {before:,} of warmup" if isinstance(before, int) else ""
     times = result.timing
     spent = f"compile {seconds(times.compile)}, warmup {seconds(times.warmup)}"
     counts = f"{human(result.gradients.warmup)} in warmup, {human(result.gradients.sampling)} in sampling"

@@ -18,6 +18,7 @@ class Header:
         coords: the names along an axis, by axis.
         settings: what the run was asked to do; nothing that JSON cannot hold.
         versions: versions of the packages and the names of the devices.
+        warmup: what was done and measured in warmup; nothing that JSON cannot hold.
     """
 
     superchain: np.ndarray
@@ -26,6 +27,7 @@ class Header:
     coords: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     settings: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     versions: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    warmup: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
     @property
     def num_chains(self) -> int:

@@ -28,10 +28,22 @@ class Timing(NamedTuple):
 
 
 class Gradients(NamedTuple):
-    """Evaluations of the gradient, all chains together."""
+    """Evaluations of the gradient, all chains together.
+
+    Attributes:
+        warmup: of draws in warmup.
+        sampling: of draws after it, those of the last sweep included that were more than asked for.
+        paid: in sampling, with those made for chains that had to wait for others; 0 where it is not known.
+    """
 
     warmup: int = 0
     sampling: int = 0
+    paid: int = 0
+
+    @property
+    def lockstep(self) -> float:
+        """The share of the evaluations in sampling that a draw used: 1 where no chain waits for another."""
+        return self.sampling / self.paid if self.paid else 1.0
 
 
 @dataclasses.dataclass(repr=False)
@@ -52,6 +64,8 @@ class Result:
         tuning: what the kernel was tuned to, by path.
         settings: what was asked for.
         versions: versions of the packages and the names of the devices.
+        warmup: what was done in warmup: `draws` of every chain and, for the sampler "auto", its phases and every
+            number of the race.
         interrupted: whether the run ended before its number of draws.
         notes: findings made while sampling.
         judged: all findings, where they have been made before; None to make them from the draws when asked.
@@ -68,6 +82,7 @@ class Result:
     tuning: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
     settings: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     versions: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    warmup: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     interrupted: bool = False
     notes: tuple[Finding, ...] = ()
     judged: tuple[Finding, ...] | None = None

@@ -38,6 +38,7 @@ def save(result: Result, path: str | os.PathLike[str]) -> None:
         coords=result.coords,
         settings=result.settings,
         versions=result.versions,
+        warmup=result.warmup,
     )
     sink = ZarrDraws(path, result.num_draws, header)
     values, stats = dict(result.draws.items()), dict(result.sample_stats.items())
@@ -94,6 +95,7 @@ def load(path: str | os.PathLike[str]) -> Result:
         tuning={name: np.asarray(array[...]) for name, array in _arrays(root, "tuning").items()},
         settings=read("settings", {}),
         versions=read("versions", {}),
+        warmup=read("warmup", {}),
         interrupted=bool(attributes.get("interrupted", True)),
         notes=tuple(Finding.from_dict(note) for note in read("notes", [])),
         judged=None if findings is None else tuple(Finding.from_dict(finding) for finding in findings),

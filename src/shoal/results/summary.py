@@ -60,8 +60,8 @@ def lines(result: "Result") -> list[tuple[str, str]]:
         compile_, warmup, sampling = (seconds(value) for value in result.timing)
         pairs.append(("time", f"compile {compile_}, warmup {warmup}, sampling {sampling}"))
     if any(result.gradients):
-        warmup, sampling = result.gradients
-        pairs.append(("gradients", f"warmup {warmup:,}, sampling {sampling:,}"))
+        made = result.gradients
+        pairs.append(("gradients", f"warmup {made.warmup:,}, sampling {made.sampling:,}{waiting(result)}"))
     if not math.isnan(result.ess_per_second):
         pairs.append(
             (
@@ -71,6 +71,12 @@ def lines(result: "Result") -> list[tuple[str, str]]:
             )
         )
     return pairs
+
+
+def waiting(result: "Result") -> str:
+    """That chains waited for others, where that cost more than a hundredth."""
+    share = result.gradients.lockstep
+    return f", {share:.0%} of those computed: chains waited for others" if share < 0.99 else ""
 
 
 def _headline(result: "Result") -> str:

@@ -132,6 +132,7 @@ class ZarrDraws:
             "dims": to_json(self.header.dims),
             "settings": to_json(self.header.settings),
             "versions": to_json(self.header.versions),
+            "warmup": to_json(self.header.warmup),
         }
 
     def _write_coordinates(self, group: Any) -> None:

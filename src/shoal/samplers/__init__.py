@@ -4,11 +4,15 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
+from shoal.samplers.auto import Auto
 from shoal.samplers.base import Sampler
 from shoal.samplers.chees import ChEES
 from shoal.samplers.hmc import HMC
+from shoal.samplers.mams import MAMS
+from shoal.samplers.meads import MEADS
+from shoal.samplers.nuts import NUTS
 
-SAMPLERS: dict[str, type[Sampler]] = {recipe.name: recipe for recipe in (ChEES, HMC)}
+SAMPLERS: dict[str, type[Sampler]] = {recipe.name: recipe for recipe in (Auto, ChEES, HMC, MAMS, MEADS, NUTS)}
 
 
 def named(name: str, settings: Mapping[str, Any] | None = None) -> Sampler:
@@ -29,5 +33,5 @@ def named(name: str, settings: Mapping[str, Any] | None = None) -> Sampler:
         raise ValueError(
             f"sampler {name!r} needs all of its settings without a default: {', '.join(fields)}; "
             f"got {', '.join(settings) or 'none'}. For example shoal.HMC(step_size=0.05, num_steps=20), or "
-            f"--sampler hmc --set step_size=0.05 --set num_steps=20. To have them tuned, use sampler='chees'."
+            f"--sampler hmc --set step_size=0.05 --set num_steps=20. To have them tuned, use sampler='auto'."
         ) from error

@@ -1,0 +1,110 @@
+"""What `shoal.sample` was asked to do, checked at the door."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from jaxtyping import Int
+
+from shoal.adaptation import Fixed
+from shoal.models.model import Model
+from shoal.samplers import Sampler, named
+from shoal.samplers.staged import Staged
+
+DTYPES = {"float32": np.float32, "float64": np.float64}
+# Draws of warmup when nothing is said: of a sampler that is tuned over a fixed number of them, and the bound of one
+# whose warmup ends by itself, which usually takes some hundred.
+USUAL_WARMUP, MOST_WARMUP = 500, 2000
+
+
+@dataclass(frozen=True)
+class Request:
+    """What was asked for, checked."""
+
+    sampler: Sampler
+    num_chains: int
+    num_warmup: int
+    num_samples: int
+    tuning: Mapping[str, np.ndarray] | None
+    precision: str
+
+    @property
+    def ends_itself(self) -> bool:
+        """Whether the warmup ends when it has settled; `num_warmup` is its bound then."""
+        return isinstance(self.sampler, Staged) and self.tuning is None
+
+    @property
+    def dtype(self) -> type:
+        return DTYPES[self.precision]
+
+
+def checked(
+    model: Model,
+    num_chains: int,
+    num_warmup: int | None,
+    num_samples: int,
+    sampler: str | Sampler,
+    tuning: Mapping[str, np.ndarray] | None,
+    precision: str,
+) -> Request:
+    """The arguments of `shoal.sample` that need no device, checked.
+
+    Raises:
+        ValueError: one is out of its range.
+    """
+    if not isinstance(model, Model):
+        raise ValueError(
+            f"model: got {type(model).__name__}, expected a shoal.Model. Wrap a NumPyro model by "
+            "shoal.from_numpyro(model, *args), a log density by shoal.Model(params=..., log_density=...)."
+        )
+    check_count("num_chains", num_chains, 1)
+    check_count("num_samples", num_samples, 1)
+    if tuning is not None and not isinstance(tuning, Mapping):
+        raise ValueError(f"tuning: got {type(tuning).__name__}, expected the `tuning` of a result, a mapping.")
+    if precision not in DTYPES:
+        raise ValueError(f"precision={precision!r}: expected one of {', '.join(map(repr, DTYPES))}.")
+    recipe = (sampler if isinstance(sampler, Sampler) else named(str(sampler))).for_chains(num_chains)
+    if num_warmup is None:
+        num_warmup = 0 if tuning is not None else MOST_WARMUP if isinstance(recipe, Staged) else USUAL_WARMUP
+    check_count("num_warmup", num_warmup, 0)
+    by_hand = isinstance(recipe.adaptation(), Fixed) and not isinstance(recipe, Staged)
+    if tuning is not None and by_hand:
+        raise ValueError(
+            f"tuning was given to sampler {recipe.name!r}, whose settings are set by hand: give one or the other."
+        )
+    if num_warmup == 0 and tuning is None and not by_hand:
+        raise ValueError(
+            f"num_warmup=0: sampler {recipe.name!r} is tuned in warmup. Ask for some warmup (500 is usual), or "
+            "pass tuning=other.tuning of an earlier result."
+        )
+    return Request(recipe, num_chains, num_warmup, num_samples, tuning, precision)
+
+
+def check_count(name: str, value: Any, least: int) -> None:
+    """Refuse what is not a whole number from `least` on."""
+    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or not least <= value < 2**31:
+        raise ValueError(f"{name}={value!r}: expected a whole number, at least {least} and below 2**31.")
+
+
+def check_seed(seed: Any) -> None:
+    """Refuse what is not a whole number of 63 bits."""
+    if isinstance(seed, bool) or not isinstance(seed, (int, np.integer)) or not 0 <= seed < 2**63:
+        raise ValueError(f"seed={seed!r}: expected a whole number from 0 to 2**63 - 1.")
+
+
+def check_superchains(num_superchains: Int | None, num_chains: int, initial_positions: Any) -> None:
+    """Refuse more superchains than chains, and a number of them beside positions that say it."""
+    if num_superchains is None:
+        return
+    check_count("num_superchains", num_superchains, 1)
+    if initial_positions is not None:
+        raise ValueError(
+            "num_superchains and initial_positions were both given: chains with equal starts make up a "
+            "superchain, so the positions alone say how many there are. Leave num_superchains out."
+        )
+    if num_superchains > num_chains:
+        raise ValueError(
+            f"num_superchains={num_superchains} is more than num_chains={num_chains}: every superchain needs "
+            "at least one chain."
+        )

@@ -1,0 +1,108 @@
+"""The sampler `auto`: burn-in, metrics from all chains, and a race for what samples this posterior best."""
+
+from typing import Any, ClassVar
+
+import equinox as eqx
+import jax.numpy as jnp
+from jax.typing import DTypeLike
+
+from shoal import kernels
+from shoal.adaptation import Adaptation
+from shoal.kernels.jittered_hmc import JitteredHMCTuning
+from shoal.kernels.nuts import NUTSTuning
+from shoal.samplers.base import Sampler, check_positive, check_whole
+from shoal.samplers.staged import Staged, Warmed, as_record, unsettled
+from shoal.warmup.phases import burn_in, few_chains, settle, settling_adaptation, settling_kernel
+from shoal.warmup.race import Race, race
+from shoal.warmup.stages import FEW_CHAINS, Stages
+from shoal.warmup.whitening import simplest, unit
+
+
+class Auto(Staged):
+    """Finds the bulk, the metric, the splitting and the trajectory length by itself.
+
+    With fewer than 16 chains it is NUTS with a metric learned from all of them, without a race: few chains cannot
+    tell in little time what is faster.
+
+    Attributes:
+        target_accept: harmonic mean of the acceptance probabilities to aim at, in (0, 1).
+        race_share: of the gradients of a run to 4,000 effective draws, what the race may take, in (0, 1).
+        max_steps: the most leapfrog steps of a trajectory.
+
+    Raises:
+        ValueError: a setting out of its range.
+    """
+
+    name: ClassVar[str] = "auto"
+    target_accept: float = 0.8
+    race_share: float = 0.1
+    max_steps: int = 1000
+
+    def __check_init__(self) -> None:
+        check_positive("Auto", "target_accept", self.target_accept, below=1.0)
+        check_positive("Auto", "race_share", self.race_share, below=1.0)
+        check_whole("Auto", "max_steps", self.max_steps)
+
+    def for_chains(self, num_chains: int) -> Sampler:
+        return self if num_chains >= FEW_CHAINS else AutoFewChains(self.target_accept, self.max_steps)
+
+    def kernel(self) -> kernels.JitteredHMC:
+        return settling_kernel(self.max_steps)
+
+    def adaptation(self) -> Adaptation:
+        return settling_adaptation(self.target_accept)
+
+    def tuning(self, dim: int, dtype: DTypeLike) -> JitteredHMCTuning:
+        first = self.kernel().tuning(dim, dtype)
+        return eqx.tree_at(lambda t: t.metric, first, unit(dim).metric(dtype))
+
+    def frozen(self, tuning: JitteredHMCTuning) -> JitteredHMCTuning:
+        return eqx.tree_at(lambda t: t.metric, tuning, simplest(tuning.metric))
+
+    def warm_up(self, stages: Stages, dim: int, dtype: DTypeLike) -> Warmed:
+        kernel, adaptation = self.kernel(), settling_adaptation(self.target_accept)
+        burnt = burn_in(stages, dim, dtype)
+        settled = settle(stages, burnt.setting, kernel, adaptation, dtype)
+        ended = race(stages, settled, kernel, adaptation, self.race_share, dtype)
+        record = {"phases": [as_record(burnt), as_record(settled), _phase(ended)], "race": _entries(ended)}
+        return Warmed(ended.winner.setting.tuning(dtype), record, unsettled(settled))
+
+
+class AutoFewChains(Staged):
+    """What `Auto` is for fewer than 16 chains: NUTS with a pooled metric.
+
+    Attributes:
+        target_accept: as for `Auto`.
+        max_steps: the most leapfrog steps of a trajectory, rounded down to a power of two.
+    """
+
+    name: ClassVar[str] = "auto"
+    target_accept: float = 0.8
+    max_steps: int = 1000
+
+    def kernel(self) -> kernels.NUTS:
+        return kernels.NUTS(max_tree_depth=self.max_steps.bit_length())
+
+    def adaptation(self) -> Adaptation:
+        return settling_adaptation(self.target_accept)
+
+    def tuning(self, dim: int, dtype: DTypeLike) -> NUTSTuning:
+        return NUTSTuning(jnp.asarray(0.1, dtype), unit(dim).metric(dtype))
+
+    def frozen(self, tuning: NUTSTuning) -> NUTSTuning:
+        return eqx.tree_at(lambda t: t.metric, tuning, simplest(tuning.metric))
+
+    def warm_up(self, stages: Stages, dim: int, dtype: DTypeLike) -> Warmed:
+        one_by_one = kernels.NUTS(max_tree_depth=self.max_steps.bit_length(), draws_per_sweep=1)
+        settled, tuning = few_chains(
+            stages, one_by_one, settling_adaptation(self.target_accept), self.tuning(dim, dtype), dtype
+        )
+        return Warmed(tuning, {"phases": [as_record(settled)]}, unsettled(settled))
+
+
+def _phase(ended: Race) -> dict[str, Any]:
+    return {"phase": "race", "draws": ended.draws, "gradients": ended.gradients}
+
+
+def _entries(ended: Race) -> list[dict[str, Any]]:
+    return [entry.as_dict() | {"won": entry is ended.winner} for entry in ended.entries]

@@ -1,0 +1,148 @@
+r"""The race: which metric, splitting and trajectory length give most effective draws per gradient, measured.
+
+Candidates run one after another from where the last one left the chains, all chains each, so that one compiled program
+serves them all and 128 chains tell a variance of means to 12%. A candidate's step size adapts first; then its effective
+draws are counted, of the worst coordinate and the worst square, from the spread of the means of chains. All gradients
+count. The price of the whole race is bounded to a share of a run to `EFFECTIVE` effective draws at the measured rate of
+the first candidate, which is the setting that the warmup has settled on; so an easy target has no race, and one that
+pays has. A later candidate must win by `MARGIN`, which chance alone rarely gives.
+"""
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+from jax.typing import DTypeLike
+
+from shoal.adaptation import During
+from shoal.diagnostics.effective import many_chain_ess
+from shoal.dynamics.integrators import MCLACHLAN, TWO_LEAPFROGS
+from shoal.kernels import JitteredHMC
+from shoal.warmup.phases import ADAPTING, Phase, Setting, retuned
+from shoal.warmup.stages import Stages, Trail
+
+EFFECTIVE = 4000
+MARGIN = 1.2
+FIRST_DRAWS, LEAST_DRAWS, MOST_DRAWS = 24, 16, 100
+# A metric that is predicted to cost this many times the best is not tried.
+HOPELESS = 3.0
+LONGER = 2.0
+
+
+class Entry(NamedTuple):
+    """What a candidate did.
+
+    Attributes:
+        setting: the candidate, with the step size that it settled on.
+        label: in words.
+        ess_per_gradient: of the worst coordinate or square.
+        steps_per_draw: gradients of one chain for one draw.
+        acceptance: its mean.
+    """
+
+    setting: Setting
+    label: str
+    ess_per_gradient: float
+    steps_per_draw: float
+    acceptance: float
+
+    def as_dict(self) -> dict[str, float | str]:
+        """The numbers for a record."""
+        return {
+            "candidate": self.label,
+            "step_size": self.setting.step_size,
+            "trajectory": self.setting.trajectory,
+            "acceptance": self.acceptance,
+            "gradients_per_draw": self.steps_per_draw,
+            "ess_per_gradient": self.ess_per_gradient,
+        }
+
+
+class Race(NamedTuple):
+    """How it ended.
+
+    Attributes:
+        winner: the best.
+        entries: of all, in the order in which they ran.
+        draws: of every chain.
+        gradients: of all chains.
+    """
+
+    winner: Entry
+    entries: tuple[Entry, ...]
+    draws: int
+    gradients: int
+
+
+def race(
+    stages: Stages, settled: Phase, kernel: JitteredHMC, adaptation: During, share: float, dtype: DTypeLike
+) -> Race:
+    """Run the candidates for as long as the budget lasts.
+
+    Args:
+        stages: the chains.
+        settled: the phase of settling.
+        kernel: of all candidates.
+        adaptation: of their step sizes.
+        share: of the gradients of a run to `EFFECTIVE` effective draws that the race may take.
+        dtype: of the run.
+    """
+    begun = stages.draws, stages.gradients
+
+    def run(label: str, setting: Setting, draws: int) -> Entry:
+        trail, tuning = stages.play(kernel, adaptation, setting.tuning(dtype), draws)
+        return entered(label, setting._replace(step_size=float(tuning.step_size)), trail.late(1.0 - ADAPTING))
+
+    first = run(_label(settled.setting), settled.setting, FIRST_DRAWS)
+    best, entries = first, [first]
+    budget = share * EFFECTIVE / max(first.ess_per_gradient, 1e-9)
+    for label, setting in _candidates(settled):
+        left = budget - (stages.gradients - begun[1])
+        steps = max(1.0, setting.trajectory / setting.step_size)
+        draws = int(min(MOST_DRAWS, left / 3 / (steps * stages.num_chains)))
+        if draws < LEAST_DRAWS or stages.exhausted:
+            continue
+        entries.append(run(label, setting, draws))
+        if entries[-1].ess_per_gradient > MARGIN * best.ess_per_gradient:
+            best = entries[-1]
+    return Race(best, tuple(entries), stages.draws - begun[0], stages.gradients - begun[1])
+
+
+def _candidates(settled: Phase) -> Iterator[tuple[str, Setting]]:
+    """The others, the likeliest winners first."""
+    setting, seen = settled.setting, settled.look
+    longer = setting._replace(trajectory=LONGER * setting.trajectory)
+    smoother = setting._replace(integrator=MCLACHLAN)
+    yield _label(longer), longer
+    yield _label(smoother), smoother
+    assert seen is not None
+    prices = seen.choice.prices
+    rows = lambda values: values.reshape(-1, values.shape[-1]).astype(float)
+    position, gradient = rows(seen.trail.position), rows(seen.trail.gradient)
+    for family in sorted(prices, key=lambda name: prices[name]):
+        if family != setting.family and prices[family] < HOPELESS * prices[seen.choice.best]:
+            other = retuned(setting, family, seen.choice.found[family], position, gradient)
+            yield _label(other), other
+
+
+def _label(setting: Setting) -> str:
+    name = "leapfrog" if setting.integrator is TWO_LEAPFROGS else "McLachlan"
+    return f"{name}, {setting.family}, trajectory {setting.trajectory:.2g}"
+
+
+def entered(label: str, setting: Setting, trail: Trail) -> Entry:
+    """The measurements of a candidate from its draws."""
+    gradients = max(float(trail.gradients.sum(dtype=np.int64)), 1.0)
+    draws, chains = trail.log_density.shape
+    return Entry(
+        setting, label, worst_ess(trail) / gradients, gradients / (draws * chains), float(trail.acceptance.mean())
+    )
+
+
+def worst_ess(trail: Trail) -> float:
+    """The smallest effective sample size over coordinates and squares; 0 where it cannot be told."""
+    rows = np.moveaxis(trail.position, (0, 1, 2), (2, 1, 0)).astype(float)
+    with np.errstate(all="ignore"):
+        sizes = [many_chain_ess(values) for values in (rows, np.square(rows))]
+    worst = float(np.min(sizes))
+    return worst if np.isfinite(worst) else 0.0

@@ -1,0 +1,179 @@
+"""Stages of a warmup: some draws of all chains with one kernel and one tuning, then a look from the host."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import equinox as eqx
+import jax
+import numpy as np
+from jaxtyping import Array, Float, PRNGKeyArray
+
+from shoal.adaptation.base import Adaptation
+from shoal.ensemble import Transition
+from shoal.kernels.base import AnyKernel
+from shoal.mesh import Placement
+from shoal.run import Program, Run, advance, begin, compile_phase, enter, frozen, sweeps_as_array
+from shoal.target import Target
+
+# Draws that go to the host at a time: the buffer on the device is as long, whatever the stage.
+CAPACITY = 10
+# Fewer chains than this say little at one time: draws of different times are put together.
+FEW_CHAINS = 16
+# What the host looks at of a stage, at most: more chains or draws say little more about scales.
+MOST_NUMBERS = 2**24
+
+
+def keep_trail(transition: Transition, target: Target) -> dict[str, Array]:
+    """Everything that a metric or a race is judged by."""
+    after, info = transition.after, transition.info
+    return {
+        "position": after.position,
+        "gradient": after.gradient,
+        "log_density": after.log_density,
+        "acceptance": info.acceptance_rate,
+        "gradients": info.gradients,
+        "energy_error": info.energy_error,
+    }
+
+
+class Trail(NamedTuple):
+    """What a stage left, `[draw, chain]` and, for positions and gradients, `[draw, chain, dim]`."""
+
+    position: np.ndarray
+    gradient: np.ndarray
+    log_density: np.ndarray
+    acceptance: np.ndarray
+    gradients: np.ndarray
+    energy_error: np.ndarray
+
+    def late(self, share: float = 0.5) -> "Trail":
+        """The last part of it."""
+        begin = len(self.log_density) - max(1, round(share * len(self.log_density)))
+        return Trail(*(part[begin:] for part in self))
+
+    def chains(self, members: np.ndarray) -> "Trail":
+        """Some of the chains."""
+        return Trail(*(part[:, members] for part in self))
+
+    def thinned(self) -> "Trail":
+        """As many chains as fit into `MOST_NUMBERS`, evenly spaced."""
+        draws, chains, dim = self.position.shape
+        most = max(2, MOST_NUMBERS // max(draws * dim, 1))
+        return self if chains <= most else self.chains(np.linspace(0, chains - 1, most).astype(int))
+
+    @property
+    def deviation(self) -> float:
+        """Standard deviation of the log density between chains, at the median draw; of few chains, of all draws."""
+        few = self.log_density.shape[1] < FEW_CHAINS
+        late = self.log_density[-(len(self.log_density) // 2) :]
+        spread = late.std(dtype=float) if few else np.median(self.log_density.std(1, dtype=float))
+        return float(max(spread, np.finfo(np.float32).tiny))
+
+    @property
+    def drift(self) -> float:
+        """How far the mean log density of the second half is above that of the first, in `deviation`."""
+        half = len(self.log_density) // 2
+        early, late = self.log_density[:half], self.log_density[-half:]
+        return float((late.mean(dtype=float) - early.mean(dtype=float)) / self.deviation)
+
+    @property
+    def pull(self) -> float:
+        """The largest mean derivative of the log density, in units of one over the coordinate's spread.
+
+        It is 0 at the target, whatever the target is, up to noise.
+        """
+        position, gradient = (part.astype(float) for part in (self.position, self.gradient))
+        with np.errstate(all="ignore"):
+            pull = np.abs(gradient.mean((0, 1)) * position.std((0, 1))).max()
+        return float(pull) if np.isfinite(pull) else np.inf
+
+
+class Stages:
+    """Where the chains are between stages, and what it has cost to get there.
+
+    Attributes:
+        run: the state.
+        gradients: evaluations so far, over all chains.
+        draws: of every chain so far.
+        compile_seconds: spent compiling.
+    """
+
+    def __init__(
+        self,
+        target: Target,
+        placement: Placement,
+        root: PRNGKeyArray,
+        position: Float[np.ndarray, "chains dim"],
+        most: int,
+        tell: Callable[["Stages", float], None],
+    ) -> None:
+        """Begin at the starts.
+
+        Args:
+            target: what is sampled.
+            placement: how chains are tiled and spread.
+            root: the key of the run.
+            position: the starts.
+            most: draws of every chain; no stage begins after as many.
+            tell: told after every few draws, with their mean acceptance.
+        """
+        self.target, self.placement, self.root, self.tell = target, placement, root, tell
+        self.position, self.most = position, most
+        self.run: Run | None = None
+        self.gradients = self.draws = 0
+        self.compile_seconds = 0.0
+        self._kernel: AnyKernel | None = None
+        self._compiled: set[Any] = set()
+
+    @property
+    def exhausted(self) -> bool:
+        """Whether the warmup has had all its draws."""
+        return self.draws >= self.most
+
+    @property
+    def num_chains(self) -> int:
+        return self.placement.num_chains
+
+    def play(self, kernel: AnyKernel, adaptation: Adaptation, tuning: Any, draws: int) -> tuple[Trail, Any]:
+        """`draws` draws of every chain, one to a sweep.
+
+        Returns:
+            What they left, and the tuning that the adaptation has settled on.
+        """
+        program = Program(self.target, kernel, adaptation, {}, keep_trail)
+        run = enter(program, self.ready(kernel, tuning), self.placement, draws)
+        self._compile(program, run)
+        kept, done = [], 0
+        while done < draws:
+            count = min(CAPACITY, draws - done)
+            run, buffer = advance(program, run, sweeps_as_array(count), self.placement, CAPACITY)
+            part = {name: np.asarray(leaf)[:count, : self.num_chains] for name, leaf in buffer.items()}
+            kept.append(part)
+            done += count
+            self.draws += count
+            self.gradients += int(part["gradients"].sum(dtype=np.int64))
+            self.tell(self, float(part["acceptance"].mean()))
+        settled = frozen(program, run, self.placement)
+        self.run = run
+        whole = {name: np.concatenate([part[name] for part in kept]) for name in kept[0]}
+        return Trail(**whole), settled
+
+    def ready(self, kernel: AnyKernel, tuning: Any) -> Run:
+        """The chains where they are, with this kernel's memory and this tuning."""
+        run = self.run
+        if run is None or kernel != self._kernel:
+            bare = Program(self.target, kernel)
+            position = self.position if run is None else np.asarray(run.ensemble.position)[: self.num_chains]
+            fresh = begin(bare, self.placement, self.root, position, tuning)
+            step = fresh.step if run is None else run.step
+            run = eqx.tree_at(lambda r: r.step, fresh, step)
+            self.gradients += self.num_chains
+        self._kernel = kernel
+        tuning = self.placement.place(tuning, split=False)
+        return eqx.tree_at(lambda r: r.tuning, run, tuning, is_leaf=lambda leaf: leaf is run.tuning)
+
+    def _compile(self, program: Program, run: Run) -> None:
+        key = (program.kernel, program.adaptation, jax.tree.structure(run.tuning))
+        if key not in self._compiled:
+            self._compiled.add(key)
+            self.compile_seconds += compile_phase(program, run, self.placement, CAPACITY)

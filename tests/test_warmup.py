@@ -1,0 +1,296 @@
+"""The warmup that ends by itself: metrics, phases, the race, and what it says of hopeless posteriors."""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import shoal
+from exact import EXACT, worst_z
+from shoal.dynamics.metrics import Diagonal, LowRank
+from shoal.kernels import JitteredHMC
+from shoal.mesh import Placement
+from shoal.randomness import root_key
+from shoal.run import Program, advance, begin, enter
+from shoal.samplers.arrays import tuning_from_arrays, tuning_to_arrays
+from shoal.samplers.auto import Auto
+from shoal.warmup.race import worst_ess
+from shoal.warmup.stages import Stages, Trail
+from shoal.warmup.whitening import choose, families, largest_eigenvalue, rank_of, simplest, unit
+
+RNG = np.random.default_rng(4)
+DIM = 6
+
+
+def covariance(dim: int = DIM) -> np.ndarray:
+    root = np.random.default_rng(0).normal(size=(dim, dim))
+    scales = np.logspace(-2, 2, dim)
+    return scales[:, None] * (root @ root.T / dim + 0.05 * np.eye(dim)) * scales
+
+
+def dense(dtype: type = np.float64) -> LowRank:
+    directions = np.linalg.qr(RNG.normal(size=(DIM, DIM)))[0]
+    parts = RNG.uniform(0.5, 2.0, DIM), directions, RNG.uniform(0.2, 5.0, DIM)
+    return LowRank(*(jnp.asarray(part, dtype) for part in parts))
+
+
+# ------------------------------------------------------------------------------------------------- metrics
+
+
+def test_force_is_the_transpose_of_velocity_and_whitening_its_inverse():
+    with jax.enable_x64(True):
+        metric, one, other = dense(), jnp.asarray(RNG.normal(size=(5, DIM))), jnp.asarray(RNG.normal(size=(5, DIM)))
+        np.testing.assert_allclose(
+            (metric.velocity(one) * other).sum(-1), (one * metric.force(other)).sum(-1), rtol=1e-12
+        )
+        np.testing.assert_allclose(metric.whiten(metric.velocity(one)), one, rtol=1e-10)
+
+
+def test_columns_of_zeros_count_for_nothing():
+    plain = unit(DIM)._replace(scale=np.arange(1.0, DIM + 1)).metric(np.float32)
+    diagonal, momentum = Diagonal(plain.scale), jnp.asarray(RNG.normal(size=(5, DIM)), jnp.float32)
+    assert eqx.tree_equal(simplest(plain), diagonal)
+    assert isinstance(simplest(dense(np.float32)), LowRank)
+    for law in ("velocity", "force", "whiten"):
+        np.testing.assert_array_equal(getattr(plain, law)(momentum), getattr(diagonal, law)(momentum))
+
+
+class Leans(LowRank):
+    """The velocity is no odd function of the momentum: a trajectory does not lead back."""
+
+    def velocity(self, momentum):
+        return super().velocity(momentum) + 0.2 * self.scale[None]
+
+
+def moved(metric, name: str, draws: int = 6):
+    """Exact draws, some draws later, in a metric."""
+    exact, chains = EXACT[name], 16_384
+    target = exact.target(np.float32)
+    kernel = JitteredHMC()
+    tuning = kernel.tuning(target.dim, np.float32)
+    where = lambda t: (t.step_size, t.trajectory, t.metric)
+    tuning = eqx.tree_at(where, tuning, (jnp.float32(0.85), jnp.float32(3.5), metric))
+    placement = Placement.of(chains, 2048)
+    start = exact.draw(np.random.default_rng(5), chains).astype(np.float32)
+    program = Program(target, kernel)
+    run = enter(program, begin(program, placement, root_key(11), start, tuning), placement, draws)
+    run, _ = advance(program, run, jnp.int32(draws), placement, draws)
+    return np.asarray(run.ensemble.position)[:chains]
+
+
+def low_rank(name: str, kind: type[LowRank]) -> LowRank:
+    dim = EXACT[name].target(np.float32).dim
+    directions = np.linalg.qr(np.random.default_rng(1).normal(size=(dim, dim)))[0][:, :2]
+    parts = np.linspace(0.3, 0.5, dim), directions, np.array([1.6, 0.7])
+    return kind(*(jnp.asarray(part, jnp.float32) for part in parts))
+
+
+@pytest.mark.parametrize("name", EXACT)
+def test_low_rank_metric_leaves_target_invariant(name):
+    z, where, _ = worst_z(EXACT[name], moved(low_rank(name, LowRank), name))
+    assert z < 5, f"{where} off by {z:.1f} standard errors"
+
+
+def test_metric_that_leans_is_caught():
+    caught = {name: worst_z(EXACT[name], moved(low_rank(name, Leans), name))[0] for name in EXACT}
+    assert max(caught.values()) > 5, caught
+
+
+def test_fisher_metric_of_a_gaussian_is_exact_from_draws_of_any_spread():
+    """S Cov(g) S = Cov(x) has the solution S = Σ when g = -Σ⁻¹ (x - μ), whatever Cov(x) is; up to the ridge."""
+    sigma = covariance()
+    spread = np.sqrt(np.diag(sigma)) * np.array([3.0, 0.3, 1.0, 5.0, 0.2, 1.0])
+    position = RNG.normal(size=(400, DIM)) * spread + 3.0
+    gradient = -np.linalg.solve(sigma, position.T).T
+    found = families(position, gradient)["fisher + directions"]
+    root = found.scale[:, None] * (np.eye(DIM) + (found.directions * (found.stretch - 1)) @ found.directions.T)
+    error = np.linalg.solve(sigma, root @ root.T) - np.eye(DIM)
+    assert np.abs(np.linalg.eigvals(error)).max() < 0.3  # eigenvalues within 1.2 of 1 are left alone
+    by_covariance = families(position, gradient)["deviations + directions"]
+    exact = RNG.normal(size=(4000, DIM)) @ np.linalg.cholesky(sigma).T
+    there = exact, -np.linalg.solve(sigma, exact.T).T
+    assert found.price(*there) < 1.3 < 3.0 < by_covariance.price(*there)
+
+
+def test_directions_are_found_where_there_are_some_and_only_there():
+    sigma = np.full((DIM, DIM), 0.95) + 0.05 * np.eye(DIM)
+    for truth, wanted in ((sigma, True), (np.eye(DIM), False)):
+        position = RNG.normal(size=(10, 128, DIM)) @ np.linalg.cholesky(truth).T
+        choice = choose(position, -position @ np.linalg.inv(truth))
+        assert ("directions" in choice.best) == wanted, choice.prices
+        assert choice.prices[choice.best] < 1.5
+
+
+def test_price_is_the_root_of_the_condition_number():
+    scales = np.array([1.0, 10.0, 100.0])
+    position = RNG.normal(size=(20_000, 3)) * scales
+    price = unit(3).price(position, -position / scales**2)
+    assert price == pytest.approx(100.0, rel=0.03)  # two variances, each known to 1%
+
+
+def test_high_dimension_goes_through_a_subspace():
+    """600 dimensions, one of them 30 times as wide as the others, along a direction that is no axis."""
+    direction = np.ones(600) / 600**0.5
+    position = RNG.normal(size=(10, 128, 600))
+    position += 29 * (position @ direction)[..., None] * direction
+    inverse = lambda x: x - (1 - 1 / 900) * (x @ direction)[..., None] * direction
+    choice = choose(position, -inverse(position))
+    assert choice.whitening.directions.shape[1] <= rank_of(600)
+    assert choice.prices[choice.best] < 6 < choice.prices["deviations"]
+
+
+def test_largest_eigenvalue_of_known_rows():
+    rows = RNG.normal(size=(50_000, 4)) * np.array([1.0, 2.0, 3.0, 5.0])
+    assert largest_eigenvalue(rows) == pytest.approx(25.0, rel=0.05)
+
+
+# ------------------------------------------------------------------------------------------------- the sampler
+
+
+def gaussian_model(sigma: np.ndarray) -> shoal.Model:
+    precision = np.linalg.inv(sigma)
+    return shoal.Model(
+        params={"x": shoal.real(len(sigma))},
+        log_density=lambda p, d: -0.5 * p["x"] @ d["precision"] @ p["x"],
+        data={"precision": precision},
+    )
+
+
+def sampled(model, **kwargs):
+    return shoal.sample(model, **({"sampler": "auto", "num_samples": 200, "progress_bar": False} | kwargs))
+
+
+@pytest.fixture(scope="module")
+def correlated():
+    """Condition number 1e10, correlated: a diagonal metric takes thousands of steps for a draw."""
+    return sampled(gaussian_model(covariance()), seed=1)
+
+
+def test_auto_finds_a_badly_scaled_correlated_gaussian(correlated):
+    assert correlated.converged, correlated.findings
+    draws = correlated.draws["x"].reshape(-1, DIM).astype(float)
+    ess = correlated.table["x"]["ess_bulk"].min()
+    ratio = np.cov(draws.T) / covariance()
+    # Relative error of a covariance, whatever the correlation: at most sqrt(2 / ESS) times 1 / |correlation|.
+    assert np.abs(np.diag(ratio) - 1).max() < 5 * np.sqrt(2 / ess)
+    assert correlated.sample_stats["n_steps"].mean() < 10
+
+
+def test_auto_says_what_it_did(correlated, tmp_path):
+    assert [phase["phase"] for phase in correlated.warmup["phases"]] == ["burn-in", "settling", "race"]
+    assert correlated.warmup["draws"] == sum(phase["draws"] for phase in correlated.warmup["phases"])
+    spent = sum(phase["gradients"] for phase in correlated.warmup["phases"])
+    assert spent <= correlated.gradients.warmup <= spent + 128
+    assert sum(entry["won"] for entry in correlated.warmup["race"]) == 1
+    pytest.importorskip("zarr", reason="results are saved with Zarr")
+    correlated.save(tmp_path / "run")
+    assert shoal.load(tmp_path / "run").warmup == correlated.warmup
+
+
+def test_race_stays_within_its_share(correlated):
+    race = correlated.warmup["phases"][-1]["gradients"]
+    best = max(entry["ess_per_gradient"] for entry in correlated.warmup["race"])
+    first = 24 * 128 * correlated.warmup["race"][0]["gradients_per_draw"]  # the settled setting runs in any case
+    assert race <= 1.5 * first + 0.1 * 4000 / best
+
+
+def test_tuning_of_auto_skips_its_warmup(correlated):
+    model = gaussian_model(covariance())
+    starts = {"x": correlated.draws["x"][:, -1]}
+    again = sampled(model, tuning=correlated.tuning, initial_positions=starts, num_samples=50)
+    assert again.gradients.warmup == 0
+    like = Auto().tuning(DIM, np.float32)
+    assert set(tuning_to_arrays(tuning_from_arrays(correlated.tuning, like))) == set(correlated.tuning)
+
+
+def test_same_seed_same_draws():
+    model = shoal.examples.load("eight_schools")
+    one, other = (sampled(model, seed=3, num_samples=10) for _ in range(2))
+    np.testing.assert_array_equal(one.draws["mu"], other.draws["mu"])
+
+
+def test_devices_change_nothing_of_a_warmup():
+    target = shoal.examples.load("eight_schools").target(np.float32)
+    start = np.random.default_rng(0).uniform(-2, 2, (128, target.dim)).astype(np.float32)
+
+    def warmed(devices: int):
+        stages = Stages(target, Placement.of(128, 32, jax.devices()[:devices]), root_key(0), start, 2000, quiet)
+        warm = Auto().warm_up(stages, target.dim, np.float32)
+        return tuning_to_arrays(warm.tuning), np.asarray(stages.run.ensemble.position), warm.record
+
+    one, four = warmed(1), warmed(4)
+    for name, array in one[0].items():
+        np.testing.assert_array_equal(array, four[0][name], err_msg=name)
+    np.testing.assert_array_equal(one[1], four[1])
+    assert one[2] == four[2]
+
+
+def quiet(stages, acceptance):
+    """Tell nobody."""
+
+
+def test_num_warmup_is_a_bound():
+    result = sampled(shoal.examples.load("eight_schools"), num_warmup=30, num_samples=20)
+    # A stage that has begun is played to its end, of burn-in, settling and race at most one each.
+    assert result.warmup["draws"] <= 30 + 25 + 10 + 24
+    assert any(finding.kind == "warmup" and not finding.blocking for finding in result.findings)
+
+
+@pytest.mark.parametrize("num_chains", [1, 2, 8])
+def test_few_chains_sample_with_nuts(num_chains):
+    result = sampled(gaussian_model(covariance()), num_chains=num_chains, num_samples=100)
+    assert result.draws["x"].shape == (num_chains, 100, DIM)
+    deviation = result.draws["x"].std((0, 1), dtype=float) / np.sqrt(np.diag(covariance()))
+    assert np.abs(deviation - 1).max() < 5 * np.sqrt(1 / (2 * 0.3 * num_chains * 100))  # 0.3 effective per draw
+    if num_chains < 4:
+        assert not result.converged
+
+
+# ------------------------------------------------------------------------------------------------- bad input
+
+
+def test_scales_from_millionths_to_millions():
+    scales = 10.0 ** np.arange(-6, 7)
+    result = sampled(gaussian_model(np.diag(scales**2)))
+    assert result.converged, result.findings
+    deviation = result.draws["x"].std((0, 1), dtype=float) / scales
+    assert np.abs(deviation - 1).max() < 5 * np.sqrt(1 / (2 * result.table["x"]["ess_bulk"].min()))
+
+
+def test_one_dimension():
+    model = shoal.Model(params={"x": shoal.real()}, log_density=lambda p: -0.5 * (p["x"] / 1e3) ** 2)
+    result = sampled(model)
+    assert result.converged, result.findings
+    assert result.draws["x"].std() == pytest.approx(1e3, rel=5 * (2 * result.worst_ess) ** -0.5)
+
+
+HOPELESS = {
+    "constant": lambda p: 0.0 * jnp.sum(p["x"]),
+    "drifts for ever": lambda p: jnp.sum(p["x"]),
+    "flat in one direction": lambda p: -0.5 * p["x"][0] ** 2,
+    "two modes": lambda p: jnp.logaddexp(-0.5 * jnp.sum((p["x"] - 5) ** 2), 0.7 - 0.5 * jnp.sum((p["x"] + 5) ** 2)),
+}
+
+
+@pytest.mark.parametrize("name", HOPELESS)
+def test_no_success_over_a_hopeless_posterior(name):
+    result = sampled(shoal.Model(params={"x": shoal.real(2)}, log_density=HOPELESS[name]))
+    assert not result.converged
+
+
+def test_starts_where_the_density_is_zero():
+    """A hard wall at -1: not what Hamiltonian dynamics is for, and either right or said so."""
+    wall = lambda p: jnp.where(p["x"][0] > -1.0, -0.5 * jnp.sum(p["x"] ** 2), -jnp.inf)
+    result = sampled(shoal.Model(params={"x": shoal.real(2)}, log_density=wall))
+    assert any(finding.kind == "starts redrawn" for finding in result.findings)
+    # E[x | x > -1] = phi(1) / Phi(1)
+    off = abs(result.draws["x"][..., 0].mean() - 0.2876) / (0.79 / np.sqrt(result.worst_ess))
+    assert not result.converged or off < 5
+
+
+def test_worst_ess_of_independent_draws():
+    draws = RNG.normal(size=(40, 128, 3)).astype(np.float32)
+    other = np.ones(draws.shape[:2])
+    size = worst_ess(Trail(draws, draws, other, other, other, other))
+    assert 0.5 * 5120 < size < 1.1 * 5120  # the smallest of six, each known to 13%
