@@ -13,6 +13,7 @@ PY := $(VENV)/bin/python
 # Processes that run tests side by side; one per core of the smallest machine that is supported.
 WORKERS ?= 2
 PYTEST_ARGS ?=
+PANEL_ARGS ?=
 # What `make floor` runs: the core. Tests of absent packages skip themselves, in words.
 CORE := exact_start run adaptation sampling model parameters numpyro_bridge diagnostics findings
 FLOOR_TESTS ?= $(CORE:%=tests/test_%.py)
@@ -36,7 +37,7 @@ define make_venv
 fi
 endef
 
-.PHONY: help setup demo test lint format types docs validate bench floor floor-setup lock clean
+.PHONY: help setup demo test lint format types docs validate bench panel floor floor-setup lock clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*##  *\(.*\)/    make \1|\2/p' Makefile | awk -F '|' '{printf "%-20s %s\n", $$1, $$2}'
@@ -91,6 +92,10 @@ bench: setup  ## run the benchmark scripts and print their tables
 		case "$$script" in benchmarks/validate*|benchmarks/\*.py) continue ;; esac; \
 		echo "$$script"; $(PY) "$$script" || exit 1; \
 	done
+
+panel: setup  ## run the cells of the benchmark panel that are missing, and render its page (hours)
+	$(PY) -m benchmarks.panel $(PANEL_ARGS)
+	$(PY) -m benchmarks.panel --render
 
 floor: floor-setup  ## run the tests on the oldest versions allowed, without the optional packages
 	$(FLOOR)/bin/python -m pytest -n $(WORKERS) --dist loadscope $(PYTEST_ARGS) $(FLOOR_TESTS)
