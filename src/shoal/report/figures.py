@@ -226,7 +226,7 @@ def _steps(axes: "Axes", values: np.ndarray) -> None:
     # A density: the last bin may be narrower than the others.
     axes.hist(values.ravel(), bins=edges.tolist(), density=True, color=BLUE, alpha=0.75)
     axes.set_title("Trajectory length")
-    axes.set_xlabel("leapfrog steps of a draw")
+    axes.set_xlabel("integrator steps of a draw")
     axes.set_ylabel("share of draws per step")
     axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
 
