@@ -24,7 +24,11 @@ PRECISIONS = ("float32", "float64")
 @click.command(short_help="Sample an example, or a model in a file.")
 @click.argument("target")
 @click.option("--num-chains", type=click.IntRange(min=1), default=128, show_default=True, help="Chains.")
-@click.option("--num-warmup", type=click.IntRange(min=0), help="Draws of each chain to tune in.  [default: 500]")
+@click.option(
+    "--num-warmup",
+    type=click.IntRange(min=0),
+    help="Draws of each chain to tune in; for auto, the most.  [default: by sampler]",
+)
 @click.option(
     "--num-samples",
     type=click.IntRange(min=1),
