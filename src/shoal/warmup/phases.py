@@ -36,7 +36,7 @@ FEW_CHAINS_DRAWS, FEW_CHAINS_LAST = (30, 30, 40, 60, 80, 120), 60
 STILL, PULL = 0.3, 1.0
 # What counts as the same price.
 SAME_PRICE = 1.25
-# A trajectory of this many time scales of the slowest direction; see `shoal.adaptation.chees`.
+# A trajectory of this many time scales of the slowest direction; see `shoal.adaptation.trajectory`.
 TRAJECTORY = 2.2
 # Of the time scale of the stiffest direction: a first step size, from which adaptation moves on.
 FIRST_STEP = 1.2
