@@ -8,6 +8,7 @@ os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_p
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
 import jaxtyping
+import numpy as np
 import pytest
 
 try:
@@ -40,6 +41,12 @@ def targets() -> Path:
     if not TARGETS.is_dir():
         pytest.skip("the folder of reference posteriors is missing: set SHOAL_TARGETS")
     return TARGETS
+
+
+@pytest.fixture
+def rng() -> np.random.Generator:
+    """Numbers that are the same whichever tests ran before."""
+    return np.random.default_rng(0)
 
 
 @pytest.fixture

@@ -17,9 +17,9 @@ from shoal.results.zarr_draws import ZarrDraws
 
 TUNED = {"sampler": "chees", "num_chains": 64, "num_warmup": 200, "progress_bar": False}
 FEW = {"sampler": "chees", "num_chains": 8, "num_warmup": 60, "num_samples": 20, "progress_bar": False}
-RNG = np.random.default_rng(0)
-X = RNG.normal(size=(50, 3)).astype(np.float32)
-Y = (X @ [1.0, -2.0, 0.5] + RNG.normal(size=50)).astype(np.float32)
+NOISE = np.random.default_rng(0).normal(size=(50, 4))
+X = NOISE[:, :3].astype(np.float32)
+Y = (X @ [1.0, -2.0, 0.5] + NOISE[:, 3]).astype(np.float32)
 
 
 def log_prior(params):
@@ -131,8 +131,8 @@ def test_superchains_share_starts():
     np.testing.assert_array_equal(sampled.superchain, np.repeat([0, 1, 2], 4))
 
 
-def test_initial_positions_that_are_equal_make_a_superchain():
-    positions = np.repeat(RNG.normal(size=(2, 4)), [3, 5], axis=0)
+def test_initial_positions_that_are_equal_make_a_superchain(rng):
+    positions = np.repeat(rng.normal(size=(2, 4)), [3, 5], axis=0)
     sampled = shoal.sample(regression(), initial_positions=positions, **FEW)
     np.testing.assert_array_equal(sampled.superchain, [0, 0, 0, 1, 1, 1, 1, 1])
 
