@@ -1,10 +1,10 @@
 r"""Hamiltonian Monte Carlo whose step size and trajectory length vary from draw to draw, alike for all chains.
 
-Draw number $t$ takes $L_t = \lceil h_t \tau / \epsilon_t \rceil$ steps of size
-$\epsilon_t = (1 - \kappa u_t)\,\epsilon$, with $(h_t, u_t) \in (0, 1)^2$ from the Halton sequence. Both depend on $t$
-alone, not on any position, so every draw leaves the target invariant. Varying lengths keep periodic orbits from
-resonating; varying step sizes free chains that stick where the target is narrower than elsewhere. One number of
-steps for all chains means that none waits for another.
+Draw number $t$ has a length $\ell_t = (s + (1 - s) h_t)\,\tau$ and a longest step $\epsilon_t = (1 - \kappa u_t)\,\epsilon$,
+with $(h_t, u_t) \in (0, 1)^2$ from the Halton sequence: it takes $L_t = \lceil \ell_t / \epsilon_t \rceil$ steps of
+size $\ell_t / L_t$, but of no less than $\epsilon_t / 2$. All depends on $t$ alone, not on any position, so every draw
+leaves the target invariant. Varying lengths keep periodic orbits from resonating; varying step sizes free chains that
+stick where the target is narrower than elsewhere. One number of steps for all chains means that none waits for another.
 """
 
 from typing import ClassVar
@@ -29,14 +29,24 @@ class JitteredHMCTuning(eqx.Module):
     Attributes:
         step_size: the longest integration time of one step, in whitened units.
         trajectory: the longest integration time of a trajectory, in whitened units.
+        shortest: the shortest one, as a fraction of the longest in [0, 1].
         metric: the whitening map.
         integrator: the splitting; another one of as many stages needs no other program.
     """
 
     step_size: Float[Array, ""]
     trajectory: Float[Array, ""]
+    shortest: Float[Array, ""]
     metric: Metric
     integrator: Integrator
+
+
+def first_tuning(
+    step_size: float, trajectory: float, dim: int, integrator: Integrator, dtype: DTypeLike
+) -> JitteredHMCTuning:
+    """Lengths from nothing to `trajectory`, in the units of the target."""
+    sizes = (jnp.asarray(size, dtype) for size in (step_size, trajectory, 0.0))
+    return JitteredHMCTuning(*sizes, Diagonal(jnp.ones(dim, dtype)), integrator.as_arrays(dtype))
 
 
 class Jittered(Kernel[JitteredHMCTuning]):
@@ -57,9 +67,10 @@ class Jittered(Kernel[JitteredHMCTuning]):
     def schedule(self, index: Int[Array, ""], tuning: JitteredHMCTuning) -> tuple[Float[Array, ""], Int[Array, ""]]:
         """The step size and the number of steps of draw number `index`."""
         dtype = tuning.step_size.dtype
-        step_size = (1.0 - self.step_jitter * van_der_corput(index, 3, dtype)) * tuning.step_size
-        steps = jnp.ceil(van_der_corput(index, 2, dtype) * tuning.trajectory / step_size)
-        return step_size, jnp.clip(steps, 1, self.max_steps).astype(jnp.int32)
+        longest = (1.0 - self.step_jitter * van_der_corput(index, 3, dtype)) * tuning.step_size
+        length = (tuning.shortest + (1.0 - tuning.shortest) * van_der_corput(index, 2, dtype)) * tuning.trajectory
+        steps = jnp.clip(jnp.ceil(length / longest), 1, self.max_steps)
+        return jnp.clip(length / steps, 0.5 * longest, longest), steps.astype(jnp.int32)
 
 
 class JitteredHMC(Jittered):
@@ -69,8 +80,7 @@ class JitteredHMC(Jittered):
     reference: ClassVar[str] = "Hoffman, Radul & Sountsov (2021), PMLR 130:3907, section 3"
 
     def tuning(self, dim: int, dtype: DTypeLike) -> JitteredHMCTuning:
-        step_size, trajectory = jnp.asarray(0.1, dtype), jnp.asarray(0.1, dtype)
-        return self.Tuning(step_size, trajectory, Diagonal(jnp.ones(dim, dtype)), self.integrator.as_arrays(dtype))
+        return first_tuning(0.1, 0.1, dim, self.integrator, dtype)
 
     def step(self, keys: Keys, ensemble: Ensemble, tuning: JitteredHMCTuning, target: Target) -> tuple[Ensemble, Info]:
         step_size, num_steps = self.schedule(keys.index, tuning)

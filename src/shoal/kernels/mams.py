@@ -16,10 +16,9 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from shoal.dynamics.isokinetic import Heading, Isokinetic, check_dim, direction
-from shoal.dynamics.metrics import Diagonal
 from shoal.ensemble import Ensemble, Info
 from shoal.kernels.hmc import MOMENTUM, Proposal, decided
-from shoal.kernels.jittered_hmc import Jittered, JitteredHMCTuning
+from shoal.kernels.jittered_hmc import Jittered, JitteredHMCTuning, first_tuning
 from shoal.randomness import Keys
 from shoal.target import Target
 
@@ -37,8 +36,7 @@ class MAMS(Jittered):
             ValueError: `dim` is 1.
         """
         check_dim("MAMS", dim)
-        step_size, trajectory = jnp.asarray(0.1, dtype), jnp.asarray(1.0, dtype)
-        return self.Tuning(step_size, trajectory, Diagonal(jnp.ones(dim, dtype)), self.integrator.as_arrays(dtype))
+        return first_tuning(0.1, 1.0, dim, self.integrator, dtype)
 
     def init(self, position: Float[Array, "chains dim"], target: Target) -> Ensemble:
         check_dim("MAMS", position.shape[-1])

@@ -4,6 +4,7 @@ from typing import Any, ClassVar
 
 import equinox as eqx
 import jax.numpy as jnp
+import numpy as np
 from jax.typing import DTypeLike
 
 from shoal import kernels
@@ -12,7 +13,16 @@ from shoal.kernels.jittered_hmc import JitteredHMCTuning
 from shoal.kernels.nuts import NUTSTuning
 from shoal.samplers.base import Sampler, check_positive, check_whole
 from shoal.samplers.staged import Staged, Warmed, as_record, unsettled
-from shoal.warmup.phases import burn_in, few_chains, settle, settling_adaptation, settling_kernel
+from shoal.warmup.phases import (
+    MOST_SCOUTS,
+    SCOUTS,
+    burn_in,
+    few_chains,
+    scouted,
+    settle,
+    settling_adaptation,
+    settling_kernel,
+)
 from shoal.warmup.race import Race, race
 from shoal.warmup.stages import FEW_CHAINS, Stages
 from shoal.warmup.whitening import simplest, unit
@@ -61,10 +71,13 @@ class Auto(Staged):
 
     def warm_up(self, stages: Stages, dim: int, dtype: DTypeLike) -> Warmed:
         kernel, adaptation = self.kernel(), settling_adaptation(self.target_accept)
+        stages.scout(min(max(SCOUTS, dim), MOST_SCOUTS))
         burnt = burn_in(stages, dim, dtype)
-        settled = settle(stages, burnt.setting, kernel, adaptation, dtype)
+        ahead = scouted(stages, burnt, kernel, adaptation, dtype)
+        stages.gather(ahead.look.behind if ahead.look is not None else np.zeros(stages.num_chains, bool))
+        settled = settle(stages, ahead, kernel, adaptation, dtype)
         ended = race(stages, settled, kernel, adaptation, self.race_share, dtype)
-        record = {"phases": [as_record(burnt), as_record(settled), _phase(ended)], "race": _entries(ended)}
+        record = {"phases": [as_record(burnt), as_record(ahead), as_record(settled), _phase(ended)], "race": _entries(ended)}
         return Warmed(ended.winner.setting.tuning(dtype), record, unsettled(settled))
 
 

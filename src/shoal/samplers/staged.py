@@ -53,8 +53,9 @@ def unsettled(phase: Phase) -> tuple[Finding, ...]:
     words = (
         f"Warmup ended at its bound, after {phase.draws} draws of {phase.name}, and had not stood still: in its last "
         f"stage the log density drifted by {look.drift:+.2f} of its standard deviations, the metric's price was "
-        f"{look.choice.prices[look.choice.best]:.3g}, and the mean gradient was {look.trail.pull:.2g} (near 0 at the "
-        "target) in units of one over a coordinate's standard deviation."
+        f"{look.choice.prices[look.choice.best]:.3g}, and the mean gradient was {look.pull:.2g} of its "
+        "standard deviations (near 0 at the target)"
+        + (f", and {look.behind.sum()} chains were far below the others." if look.behind.any() else ".")
     )
     remedy = "Whether the draws that followed can be used, the other findings say; if they cannot, reparametrise."
     return (Finding("warmup", "warmup", abs(look.drift), words, remedy, blocking=False),)

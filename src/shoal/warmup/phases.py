@@ -1,10 +1,11 @@
 r"""The phases of a warmup that ends by itself: burn-in, then settling.
 
 Burn-in runs the unadjusted microcanonical sampler, one gradient a draw, under the law of LAPS (Robnik & Seljak, 2026,
-arXiv:2601.16696) in stages; after each a metric is learned from all chains. It ends when the log density neither drifts
+arXiv:2601.16696) in stages; after each a metric is learned from the chains. It ends when the log density neither drifts
 within a stage nor moves from one to the next, and the mean gradient is near zero, which the sampler's own measure of
 bias cannot see. Settling does the same with Hamiltonian trajectories that are accepted or rejected, which removes the
-bias that burn-in leaves, and ends when the price of the metric stays, too.
+bias that burn-in leaves, and ends when the price of the metric stays, too. Scouts go ahead, a few chains of every
+start; then all chains go on from where they are, and settling ends with stages of all.
 """
 
 from typing import Any, NamedTuple
@@ -16,30 +17,38 @@ from jax.typing import DTypeLike
 
 from shoal.adaptation import During, StepSize
 from shoal.adaptation.laps import LAPS
-from shoal.dynamics.integrators import LEAPFROG, TWO_LEAPFROGS, Integrator
+from shoal.dynamics.integrators import LEAPFROG, MCLACHLAN, TWO_LEAPFROGS, Integrator
 from shoal.kernels import NUTS, JitteredHMC
 from shoal.kernels.jittered_hmc import JitteredHMCTuning
 from shoal.kernels.microcanonical import Microcanonical
 from shoal.kernels.nuts import NUTSTuning
+from shoal.warmup.pace import pace
 from shoal.warmup.stages import Stages, Trail
 from shoal.warmup.whitening import Choice, Whitening, choose, unit
 
 # Draws of the stages of burn-in: short at first, when the metric is wrong.
 BURN_IN_STAGE, BURN_IN_STAGES = 25, 24
-# Draws of the stages of settling, and steps of the longest trajectory in them.
-SETTLE_DRAWS, SETTLE_STAGES = (10, 12, 14, 16, 20, 24, 30, 40, 50, 60), 10
-FIRST_STEPS, STEPS_GROW = 10, 2
+# Scouts: enough for the spread of every coordinate, and more where the metric has more to learn.
+SCOUTS, MOST_SCOUTS = 32, 64
+# Draws of the stages of settling, by scouts and by all, and steps of the longest trajectory in the scouts' first.
+STAGES = (10, 12, 14, 16, 20, 24, 30, 40, 50, 60)
+FIRST_STEPS, STEPS_GROW = 8, 2
+# Draws with the other splitting, which is taken if it needs this many times less for a draw that is accepted.
+DUEL_DRAWS, DUEL_MARGIN = 10, 1.1
+# How much longer its first step is.
+SMOOTHER = 1.5
 # Draws of the stages of a few chains, and of the last one, which only settles the step size.
 FEW_CHAINS_DRAWS, FEW_CHAINS_LAST = (30, 30, 40, 60, 80, 120), 60
-# What counts as standing still: in standard deviations of the log density between chains, and, for the mean
-# gradient, of one over those of the coordinates.
-STILL, PULL = 0.3, 1.0
+# What counts as standing still: in standard deviations of the log density between chains, and of the gradient.
+STILL, PULL = 0.3, 0.5
+# A metric that is dearer is a wrong one as a rule, learned from chains that are still on their way: burn-in waits for
+# as many more stages, and scouts do not call it settled.
+DEAR, PATIENCE = 100.0, 4
 # What counts as the same price.
 SAME_PRICE = 1.25
-# A trajectory of this many time scales of the slowest direction; see `shoal.adaptation.trajectory`.
-TRAJECTORY = 2.2
-# Of the time scale of the stiffest direction: a first step size, from which adaptation moves on.
-FIRST_STEP = 1.2
+# The step of two leapfrogs that a standard normal law in d dimensions accepts four times in five is this over the
+# fourth root of d; adaptation moves on from there, and never beyond the longest.
+FIRST_STEP, LONGEST_STEP = 2.8, 1.8
 # The share of a stage's draws in which the step size still adapts.
 ADAPTING = 0.5
 
@@ -51,7 +60,7 @@ def settling_kernel(max_steps: int) -> JitteredHMC:
 
 def settling_adaptation(target_accept: float) -> During:
     """The step size adapts in the first part of every stage; what is looked at comes after it."""
-    return During(0.0, ADAPTING, StepSize(target_accept, head_start=2.0, patience=0.0))
+    return During(0.0, ADAPTING, StepSize(target_accept, head_start=1.5, patience=0.0))
 
 
 class Setting(NamedTuple):
@@ -62,7 +71,8 @@ class Setting(NamedTuple):
         whitening: the metric.
         integrator: a two-stage splitting.
         step_size: in whitened units.
-        trajectory: in whitened units.
+        trajectory: the longest, in whitened units.
+        shortest: of the trajectories, as a fraction of the longest.
     """
 
     family: str
@@ -70,11 +80,11 @@ class Setting(NamedTuple):
     integrator: Integrator
     step_size: float
     trajectory: float
+    shortest: float
 
     def tuning(self, dtype: DTypeLike) -> JitteredHMCTuning:
-        step_size, trajectory = jnp.asarray(self.step_size, dtype), jnp.asarray(self.trajectory, dtype)
-        metric, integrator = self.whitening.metric(dtype), self.integrator.as_arrays(dtype)
-        return JitteredHMCTuning(step_size, trajectory, metric, integrator)
+        sizes = (jnp.asarray(size, dtype) for size in (self.step_size, self.trajectory, self.shortest))
+        return JitteredHMCTuning(*sizes, self.whitening.metric(dtype), self.integrator.as_arrays(dtype))
 
 
 class Look(NamedTuple):
@@ -85,27 +95,42 @@ class Look(NamedTuple):
         choice: of the metric.
         drift: of the log density within the stage.
         shift: of the log density since the stage before.
+        pull: of the mean gradient.
+        behind: which chains were far behind.
     """
 
     trail: Trail
     choice: Choice
     drift: float
     shift: float
+    pull: float
+    behind: np.ndarray
+
+    @property
+    def price(self) -> float:
+        """Of the best metric."""
+        return self.choice.prices[self.choice.best]
 
     @property
     def still(self) -> bool:
+        chains, draws = self.trail.log_density.shape[1], self.trail.log_density.size
         # Halves of a few draws of a few chains differ by chance.
-        bound = max(STILL, 3.0 * (2.0 / self.trail.log_density.size) ** 0.5)
-        return abs(self.drift) < bound and self.shift < bound and self.trail.pull < PULL
+        bound = max(STILL, 3.0 * (2.0 / draws) ** 0.5)
+        pull = min(1.0, max(PULL, 4.0 / chains**0.5))
+        return abs(self.drift) < bound and self.shift < bound and self.pull < pull
 
 
 def look(trail: Trail, before: "Look | None") -> Look:
     """Look at a stage."""
-    late = trail.late(1.0 - ADAPTING).thinned()
+    late = trail.late(1.0 - ADAPTING)
+    behind = late.behind
+    late = late.thinned()
     shift = np.inf
     if before is not None:
         shift = abs(late.log_density.mean(dtype=float) - before.trail.log_density.mean(dtype=float)) / late.deviation
-    return Look(late, choose(late.position, late.gradient), trail.drift, float(shift))
+    choice = choose(late.position, late.gradient)
+    pull = choice.whitening.pull(late.gradient.reshape(-1, late.gradient.shape[-1]).astype(float))
+    return Look(late, choice, trail.drift, float(shift), pull, behind)
 
 
 class Phase(NamedTuple):
@@ -134,7 +159,7 @@ def burn_in(stages: Stages, dim: int, dtype: DTypeLike) -> Phase:
     In one dimension there is no microcanonical sampler, and settling begins at the starts.
     """
     begun = stages.draws, stages.gradients
-    whitening, seen, family = unit(dim), None, "unit"
+    whitening, seen, family, patience = unit(dim), None, "unit", PATIENCE
     if dim > 1:
         kernel, adaptation = Microcanonical(), LAPS(precondition=False)
         tuning = _with_metric(kernel.tuning(dim, dtype), whitening, dtype)
@@ -145,30 +170,80 @@ def burn_in(stages: Stages, dim: int, dtype: DTypeLike) -> Phase:
             whitening, family = seen.choice.whitening, seen.choice.best
             tuning = eqx.tree_at(lambda t: t.step_size, tuning, jnp.asarray(step, dtype))
             tuning = _with_metric(tuning, whitening, dtype)
-            if seen.still or stages.exhausted:
+            patience -= seen.still
+            if (seen.still and (seen.price < DEAR or not patience)) or stages.exhausted:
                 break
     spent = stages.draws - begun[0], stages.gradients - begun[1]
-    first = Setting(family, whitening, TWO_LEAPFROGS, 0.1, 0.1)
+    first = _first(dim)._replace(family=family, whitening=whitening)
     setting = first if seen is None else _setting(seen, first)
     return Phase("burn-in", seen, setting, seen is None or seen.still, *spent)
 
 
-def settle(stages: Stages, setting: Setting, kernel: JitteredHMC, adaptation: During, dtype: DTypeLike) -> Phase:
-    """From the bulk to stationarity, with the metric and the step size that sampling can begin with."""
+def scouted(stages: Stages, burnt: Phase, kernel: JitteredHMC, adaptation: During, dtype: DTypeLike) -> Phase:
+    """From the end of burn-in to a metric, a step size and a splitting, by the chains that went through it."""
     begun = stages.draws, stages.gradients
-    seen, price, settled, most = None, np.inf, False, FIRST_STEPS
-    for draws in SETTLE_DRAWS[:SETTLE_STAGES]:
-        # Short trajectories until the metric can be trusted: a long one in a wrong metric is paid for in full.
-        shorter = setting._replace(trajectory=min(setting.trajectory, 2 * most * setting.step_size))
-        trail, tuning = stages.play(kernel, adaptation, shorter.tuning(dtype), draws)
-        seen = look(trail, seen)
-        setting = _setting(seen, setting._replace(step_size=float(tuning.step_size)))
-        last, price = price, seen.choice.prices[seen.choice.best]
-        settled = seen.still and price < SAME_PRICE * last
+    seen, setting, settled, most = burnt.look, burnt.setting, False, FIRST_STEPS
+    for draws in STAGES:
+        seen, setting, settled = _stage(stages, setting, seen, kernel, adaptation, draws, most, dtype)
         most *= STEPS_GROW
         if settled or stages.exhausted:
             break
+    if settled:
+        setting = _smoother(stages, setting, kernel, adaptation, dtype)
+    return Phase("scouting", seen, setting, settled, stages.draws - begun[0], stages.gradients - begun[1])
+
+
+def settle(stages: Stages, before: Phase, kernel: JitteredHMC, adaptation: During, dtype: DTypeLike) -> Phase:
+    """All chains to stationarity, with the metric and the step size that sampling can begin with."""
+    begun = stages.draws, stages.gradients
+    seen, setting, settled = before.look, before.setting, False
+    for draws in STAGES:
+        seen, setting, settled = _stage(stages, setting, seen, kernel, adaptation, draws, kernel.max_steps, dtype)
+        if settled or stages.exhausted:
+            break
     return Phase("settling", seen, setting, settled, stages.draws - begun[0], stages.gradients - begun[1])
+
+
+def _stage(
+    stages: Stages,
+    setting: Setting,
+    before: Look | None,
+    kernel: JitteredHMC,
+    adaptation: During,
+    draws: int,
+    most_steps: int,
+    dtype: DTypeLike,
+) -> tuple[Look, Setting, bool]:
+    """A stage of settling: its look, the setting to go on with, and whether everything stood still.
+
+    While nothing has changed much the metric stays what it was, and the step size what it was found to be with it.
+    """
+    # Short trajectories until the metric can be trusted: a long one in a wrong metric is paid for in full.
+    shorter = setting._replace(trajectory=min(setting.trajectory, most_steps * setting.step_size))
+    trail, tuning = stages.play(kernel, adaptation, shorter.tuning(dtype), draws)
+    seen = look(trail, before)
+    setting = setting._replace(step_size=min(float(tuning.step_size), setting.trajectory))
+    paid, price = setting.whitening.price(*_rows(seen)), seen.price
+    if paid < SAME_PRICE * price:
+        return seen, setting, seen.still and seen.price < DEAR and not seen.behind.any()
+    return seen, _setting(seen, setting), False
+
+
+def _smoother(
+    stages: Stages, setting: Setting, kernel: JitteredHMC, adaptation: During, dtype: DTypeLike
+) -> Setting:
+    """The setting with the splitting that takes fewer gradients for a draw that is accepted: a short stage for each."""
+
+    def cost(one: Setting) -> tuple[float, Setting]:
+        trail, tuning = stages.play(kernel, adaptation, one.tuning(dtype), DUEL_DRAWS)
+        late = trail.late(1.0 - ADAPTING)
+        used = float(late.gradients.mean()) / max(float(late.acceptance.mean()), 1e-3)
+        return used, one._replace(step_size=min(float(tuning.step_size), one.trajectory))
+
+    longer = min(LONGEST_STEP, setting.trajectory, SMOOTHER * setting.step_size)
+    other_cost, other = cost(setting._replace(integrator=MCLACHLAN, step_size=longer))
+    own_cost, own = cost(setting)
+    return other if DUEL_MARGIN * other_cost < own_cost else own
 
 
 def few_chains(
@@ -177,13 +252,13 @@ def few_chains(
     """The whole warmup of a few chains, from their starts: NUTS in stages, the metric learned anew after each."""
     begun = stages.draws, stages.gradients
     dim = stages.position.shape[1]
-    setting, seen, price, settled = Setting("unit", unit(dim), LEAPFROG, 0.1, 0.1), None, np.inf, False
+    setting, seen, price, settled = _first(dim)._replace(integrator=LEAPFROG), None, np.inf, False
     for draws in FEW_CHAINS_DRAWS:
         trail, tuning = stages.play(kernel, adaptation, tuning, draws)
         seen = look(trail, seen)
         setting = _setting(seen, setting._replace(step_size=float(tuning.step_size)))
         tuning = NUTSTuning(jnp.asarray(setting.step_size, dtype), setting.whitening.metric(dtype))
-        last, price = price, seen.choice.prices[seen.choice.best]
+        last, price = price, seen.price
         settled = seen.still and price < SAME_PRICE * last
         if settled or stages.exhausted:
             break
@@ -192,23 +267,33 @@ def few_chains(
     return Phase("settling", seen, setting, settled, stages.draws - begun[0], stages.gradients - begun[1]), tuning
 
 
+def _first(dim: int) -> Setting:
+    """What to begin with when nothing is known."""
+    return Setting("unit", unit(dim), TWO_LEAPFROGS, 0.1, 0.1, 0.0)
+
+
+def _rows(seen: Look) -> tuple[np.ndarray, np.ndarray]:
+    """Draws and gradients of a look, `[n, dim]`."""
+    rows = lambda values: values.reshape(-1, values.shape[-1]).astype(float)
+    return rows(seen.trail.position), rows(seen.trail.gradient)
+
+
 def _setting(seen: Look, before: Setting) -> Setting:
     """The setting for the metric of a look."""
-    rows = lambda values: values.reshape(-1, values.shape[-1]).astype(float)
-    position, gradient = rows(seen.trail.position), rows(seen.trail.gradient)
-    return retuned(before, seen.choice.best, seen.choice.whitening, position, gradient)
+    return retuned(before, seen.choice.best, seen.choice.whitening, *_rows(seen))
 
 
 def retuned(before: Setting, family: str, whitening: Whitening, position: np.ndarray, gradient: np.ndarray) -> Setting:
     """The setting for another metric, from draws `[n, dim]` and gradients there."""
-    stiffest = np.sqrt(whitening.stiffest(gradient))
-    if before.family == "unit":
-        step_size = FIRST_STEP / stiffest
+    slowest, stiffest = np.sqrt(whitening.slowest(position)), np.sqrt(whitening.stiffest(gradient))
+    if before.step_size == _first(1).step_size:
+        step_size = FIRST_STEP / len(whitening.scale) ** 0.25 / stiffest
     else:
         step_size = before.step_size * np.sqrt(before.whitening.stiffest(gradient)) / stiffest
-    step_size = float(np.clip(step_size, 1e-6, 1.5 * FIRST_STEP))
-    trajectory = TRAJECTORY * float(np.sqrt(whitening.slowest(position)))
-    return Setting(family, whitening, before.integrator, step_size, max(trajectory, step_size))
+    lengths = pace(slowest * stiffest)
+    trajectory = lengths.longest * slowest
+    step_size = float(np.clip(step_size, 1e-6, min(LONGEST_STEP, trajectory)))
+    return Setting(family, whitening, before.integrator, step_size, float(trajectory), lengths.shortest)
 
 
 def _with_metric(tuning: Any, whitening: Whitening, dtype: DTypeLike) -> Any:

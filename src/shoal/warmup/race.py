@@ -93,9 +93,14 @@ def race(
         trail, tuning = stages.play(kernel, adaptation, setting.tuning(dtype), draws)
         return entered(label, setting._replace(step_size=float(tuning.step_size)), trail.late(1.0 - ADAPTING))
 
-    first = run(_label(settled.setting), settled.setting, FIRST_DRAWS)
-    best, entries = first, [first]
+    assert settled.look is not None
+    first = entered(_label(settled.setting), settled.setting, settled.look.trail)
     budget = share * EFFECTIVE / max(first.ess_per_gradient, 1e-9)
+    # Two that can be compared, or none at all.
+    if budget > 2 * FIRST_DRAWS * first.steps_per_draw * stages.num_chains:
+        first = run(first.label, settled.setting, FIRST_DRAWS)
+        budget = share * EFFECTIVE / max(first.ess_per_gradient, 1e-9)
+    best, entries = first, [first]
     for label, setting in _candidates(settled):
         left = budget - (stages.gradients - begun[1])
         steps = max(1.0, setting.trajectory / setting.step_size)
@@ -111,11 +116,11 @@ def race(
 def _candidates(settled: Phase) -> Iterator[tuple[str, Setting]]:
     """The others, the likeliest winners first."""
     setting, seen = settled.setting, settled.look
-    longer = setting._replace(trajectory=LONGER * setting.trajectory)
-    smoother = setting._replace(integrator=MCLACHLAN)
-    yield _label(longer), longer
-    yield _label(smoother), smoother
     assert seen is not None
+    longer = setting._replace(trajectory=LONGER * setting.trajectory)
+    other = TWO_LEAPFROGS if setting.integrator is MCLACHLAN else MCLACHLAN
+    yield _label(longer), longer
+    yield _label(setting._replace(integrator=other)), setting._replace(integrator=other)
     prices = seen.choice.prices
     rows = lambda values: values.reshape(-1, values.shape[-1]).astype(float)
     position, gradient = rows(seen.trail.position), rows(seen.trail.gradient)
@@ -127,7 +132,8 @@ def _candidates(settled: Phase) -> Iterator[tuple[str, Setting]]:
 
 def _label(setting: Setting) -> str:
     name = "leapfrog" if setting.integrator is TWO_LEAPFROGS else "McLachlan"
-    return f"{name}, {setting.family}, trajectory {setting.trajectory:.2g}"
+    shortest = setting.shortest * setting.trajectory
+    return f"{name}, {setting.family}, trajectories of {shortest:.2g} to {setting.trajectory:.2g}"
 
 
 def entered(label: str, setting: Setting, trail: Trail) -> Entry:
@@ -140,9 +146,35 @@ def entered(label: str, setting: Setting, trail: Trail) -> Entry:
 
 
 def worst_ess(trail: Trail) -> float:
-    """The smallest effective sample size over coordinates and squares; 0 where it cannot be told."""
+    """The smallest effective sample size over coordinates and squares; 0 where it cannot be told.
+
+    The spread of the means of chains cannot tell less than one draw for every chain, however slow they are; how much
+    draws resemble the next ones can. Each is an upper bound where chains are slower than it sees.
+    """
     rows = np.moveaxis(trail.position, (0, 1, 2), (2, 1, 0)).astype(float)
     with np.errstate(all="ignore"):
-        sizes = [many_chain_ess(values) for values in (rows, np.square(rows))]
+        sizes = [bound(values) for values in (rows, np.square(rows)) for bound in (many_chain_ess, resemblance_ess)]
     worst = float(np.min(sizes))
     return worst if np.isfinite(worst) else 0.0
+
+
+def resemblance_ess(values: np.ndarray) -> np.ndarray:
+    """Effective sample sizes from the correlation of draws that are 1, 2, 4, ... apart, as if it went on to fall so.
+
+    Args:
+        values: `[quantity, chain, draw]`.
+
+    Returns:
+        `[quantity]`, the smallest over the distances. A correlation counts for what it is beyond chance, twice its
+        standard error.
+    """
+    _, chains, draws = values.shape
+    off = values - values.mean((1, 2), keepdims=True)
+    variance, rate = np.square(off).mean((1, 2)), np.ones(len(values))
+    for apart in 2 ** np.arange(10):
+        if 2 * apart > draws:
+            break
+        alike = (off[..., apart:] * off[..., :-apart]).mean((1, 2)) / variance
+        step = np.clip(alike - 2.0 / np.sqrt(chains * (draws - apart)), 0.0, 1.0) ** (1.0 / apart)
+        rate = np.minimum(rate, (1.0 - step) / (1.0 + step))
+    return chains * draws * rate

@@ -19,6 +19,8 @@ from shoal.target import Target
 CAPACITY = 10
 # Fewer chains than this say little at one time: draws of different times are put together.
 FEW_CHAINS = 16
+# A chain this many interquartile ranges below the median is behind: 13 standard deviations of a normal law.
+FAR_BEHIND = 10.0
 # What the host looks at of a stage, at most: more chains or draws say little more about scales.
 MOST_NUMBERS = 2**24
 
@@ -77,21 +79,20 @@ class Trail(NamedTuple):
         return float((late.mean(dtype=float) - early.mean(dtype=float)) / self.deviation)
 
     @property
-    def pull(self) -> float:
-        """The largest mean derivative of the log density, in units of one over the coordinate's spread.
-
-        It is 0 at the target, whatever the target is, up to noise.
-        """
-        position, gradient = (part.astype(float) for part in (self.position, self.gradient))
-        with np.errstate(all="ignore"):
-            pull = np.abs(gradient.mean((0, 1)) * position.std((0, 1))).max()
-        return float(pull) if np.isfinite(pull) else np.inf
+    def behind(self) -> np.ndarray:
+        """Which chains have a log density far below that of most others: still on their way, as a rule."""
+        level = self.log_density.mean(0, dtype=float)
+        if level.size < FEW_CHAINS:
+            return np.zeros(level.size, bool)
+        low, middle, high = np.quantile(level, (0.25, 0.5, 0.75))
+        return middle - level > FAR_BEHIND * (high - low)
 
 
 class Stages:
     """Where the chains are between stages, and what it has cost to get there.
 
     Attributes:
+        placement: of the chains that move: all, or the scouts.
         run: the state.
         gradients: evaluations so far, over all chains.
         draws: of every chain so far.
@@ -120,8 +121,12 @@ class Stages:
         self.target, self.placement, self.root, self.tell = target, placement, root, tell
         self.position, self.most = position, most
         self.run: Run | None = None
+        self._all = placement
+        self._starts: list[np.ndarray] = []
+        self._follows = np.arange(placement.num_chains)
         self.gradients = self.draws = 0
         self.compile_seconds = 0.0
+        self._made = 0  # draws that the random numbers of later ones must not repeat
         self._kernel: AnyKernel | None = None
         self._compiled: set[Any] = set()
 
@@ -133,6 +138,44 @@ class Stages:
     @property
     def num_chains(self) -> int:
         return self.placement.num_chains
+
+    def scout(self, num_scouts: int) -> None:
+        """Go on with as many chains only, the same number from every start, and at least one from each.
+
+        Chains from one start are alike until they move, so that a few of them find out for the others where the bulk
+        is. Nothing is decided when there are no fewer scouts than chains.
+        """
+        self._starts = together(self.position)
+        follows = leaders(self._starts, num_scouts)
+        scouts = np.unique(follows)
+        if len(scouts) < self._all.num_chains:
+            self._follows = np.searchsorted(scouts, follows)
+            self.position = self.position[scouts]
+            tile = min(self._all.tile, len(scouts))
+            self.placement = Placement.of(len(scouts), tile, self._all.devices)
+
+    def gather(self, behind: np.ndarray) -> None:
+        """Go on with all chains, each from where a scout from its start is.
+
+        Args:
+            behind: the scouts that no other chain follows, unless all from its start are behind.
+        """
+        if self.placement != self._all:
+            self._follows = self._redirected(behind)
+            if self.run is not None:
+                self.position = np.asarray(self.run.ensemble.position)[: self.num_chains]
+                self._made = int(self.run.step)
+            self.position, self.placement, self.run = self.position[self._follows], self._all, None
+
+    def _redirected(self, behind: np.ndarray) -> np.ndarray:
+        follows = self._follows.copy()
+        for group in self._starts:
+            scouts = np.unique(self._follows[group])
+            ahead = scouts[~behind[scouts]]
+            for scout in scouts[behind[scouts]] if ahead.size else ():
+                others = group[self._follows[group] == scout][1:]
+                follows[others] = ahead[np.arange(others.size) % ahead.size]
+        return follows
 
     def play(self, kernel: AnyKernel, adaptation: Adaptation, tuning: Any, draws: int) -> tuple[Trail, Any]:
         """`draws` draws of every chain, one to a sweep.
@@ -164,8 +207,9 @@ class Stages:
         if run is None or kernel != self._kernel:
             bare = Program(self.target, kernel)
             position = self.position if run is None else np.asarray(run.ensemble.position)[: self.num_chains]
+            made = self._made if run is None else int(run.step)
             fresh = begin(bare, self.placement, self.root, position, tuning)
-            step = fresh.step if run is None else run.step
+            step = self.placement.place(np.asarray(made, fresh.step.dtype), split=False)
             run = eqx.tree_at(lambda r: r.step, fresh, step)
             self.gradients += self.num_chains
         self._kernel = kernel
@@ -173,7 +217,27 @@ class Stages:
         return eqx.tree_at(lambda r: r.tuning, run, tuning, is_leaf=lambda leaf: leaf is run.tuning)
 
     def _compile(self, program: Program, run: Run) -> None:
-        key = (program.kernel, program.adaptation, jax.tree.structure(run.tuning))
+        key = (self.placement, program.kernel, program.adaptation, jax.tree.structure(run.tuning))
         if key not in self._compiled:
             self._compiled.add(key)
             self.compile_seconds += compile_phase(program, run, self.placement, CAPACITY)
+
+
+def together(position: np.ndarray) -> list[np.ndarray]:
+    """The numbers of the chains with each start; `position` is `[chains, dim]`, with equal rows for one start."""
+    _, start = np.unique(position, axis=0, return_inverse=True)
+    return [np.flatnonzero(start == group) for group in range(start.max() + 1)]
+
+
+def leaders(starts: list[np.ndarray], num_scouts: int) -> np.ndarray:
+    """The chain that each chain follows, itself for a scout: of chains with one start, the first few in turn.
+
+    Args:
+        starts: as from `together`.
+        num_scouts: of all starts; more where they are not a multiple of the number of starts.
+    """
+    of_each = -(-num_scouts // len(starts))
+    follows = np.empty(sum(map(len, starts)), int)
+    for members in starts:
+        follows[members] = members[np.arange(len(members)) % of_each]
+    return follows

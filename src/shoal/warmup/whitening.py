@@ -56,6 +56,16 @@ class Whitening(NamedTuple):
         """Gradients `[n, dim]` in whitened coordinates, centred."""
         return self._along((gradient - gradient.mean(0)) * self.scale, self.stretch - 1.0)
 
+    def pull(self, gradient: np.ndarray) -> float:
+        """The largest mean of the whitened gradients `[n, dim]`, in their standard deviations.
+
+        It is 0 at the target, whatever the target is, up to noise; and 1 where a Gaussian is a standard deviation off.
+        """
+        whitened = self._along(gradient * self.scale, self.stretch - 1.0)
+        with np.errstate(all="ignore"):
+            pull = np.abs(whitened.mean(0) / _positive(whitened.std(0))).max()
+        return float(pull) if np.isfinite(pull) else np.inf
+
     def _along(self, vector: np.ndarray, gain: np.ndarray) -> np.ndarray:
         return vector + (vector @ self.directions * gain) @ self.directions.T
 
