@@ -1,10 +1,11 @@
 r"""Hamiltonian Monte Carlo whose step size and trajectory length vary from draw to draw, alike for all chains.
 
-Draw number $t$ has a length $\ell_t = (s + (1 - s) h_t)\,\tau$ and a longest step $\epsilon_t = (1 - \kappa u_t)\,\epsilon$,
-with $(h_t, u_t) \in (0, 1)^2$ from the Halton sequence: it takes $L_t = \lceil \ell_t / \epsilon_t \rceil$ steps of
-size $\ell_t / L_t$, but of no less than $\epsilon_t / 2$. All depends on $t$ alone, not on any position, so every draw
-leaves the target invariant. Varying lengths keep periodic orbits from resonating; varying step sizes free chains that
-stick where the target is narrower than elsewhere. One number of steps for all chains means that none waits for another.
+Draw number $t$ has a length $\ell_t = (s + (1 - s) h_t)\,\tau$ and a longest step
+$\epsilon_t = (1 - \kappa u_t)\,\epsilon$, with $(h_t, u_t) \in (0, 1)^2$ from the Halton sequence: it takes
+$L_t = \lceil \ell_t / \epsilon_t \rceil$ steps of size $\ell_t / L_t$, but of no less than $\epsilon_t / 2$. All
+depends on $t$ alone, not on any position, so every draw leaves the target invariant. Varying lengths keep periodic
+orbits from resonating; varying step sizes free chains that stick where the target is narrower than elsewhere. One
+number of steps for all chains means that none waits for another.
 """
 
 from typing import ClassVar
@@ -45,8 +46,8 @@ def first_tuning(
     step_size: float, trajectory: float, dim: int, integrator: Integrator, dtype: DTypeLike
 ) -> JitteredHMCTuning:
     """Lengths from nothing to `trajectory`, in the units of the target."""
-    sizes = (jnp.asarray(size, dtype) for size in (step_size, trajectory, 0.0))
-    return JitteredHMCTuning(*sizes, Diagonal(jnp.ones(dim, dtype)), integrator.as_arrays(dtype))
+    step, longest, shortest = (jnp.asarray(size, dtype) for size in (step_size, trajectory, 0.0))
+    return JitteredHMCTuning(step, longest, shortest, Diagonal(jnp.ones(dim, dtype)), integrator.as_arrays(dtype))
 
 
 class Jittered(Kernel[JitteredHMCTuning]):

@@ -77,7 +77,10 @@ class Auto(Staged):
         stages.gather(ahead.look.behind if ahead.look is not None else np.zeros(stages.num_chains, bool))
         settled = settle(stages, ahead, kernel, adaptation, dtype)
         ended = race(stages, settled, kernel, adaptation, self.race_share, dtype)
-        record = {"phases": [as_record(burnt), as_record(ahead), as_record(settled), _phase(ended)], "race": _entries(ended)}
+        record = {
+            "phases": [as_record(burnt), as_record(ahead), as_record(settled), _phase(ended)],
+            "race": _entries(ended),
+        }
         return Warmed(ended.winner.setting.tuning(dtype), record, unsettled(settled))
 
 

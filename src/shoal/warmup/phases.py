@@ -83,8 +83,9 @@ class Setting(NamedTuple):
     shortest: float
 
     def tuning(self, dtype: DTypeLike) -> JitteredHMCTuning:
-        sizes = (jnp.asarray(size, dtype) for size in (self.step_size, self.trajectory, self.shortest))
-        return JitteredHMCTuning(*sizes, self.whitening.metric(dtype), self.integrator.as_arrays(dtype))
+        step, longest, shortest = (jnp.asarray(x, dtype) for x in (self.step_size, self.trajectory, self.shortest))
+        metric, integrator = self.whitening.metric(dtype), self.integrator.as_arrays(dtype)
+        return JitteredHMCTuning(step, longest, shortest, metric, integrator)
 
 
 class Look(NamedTuple):
@@ -229,9 +230,7 @@ def _stage(
     return seen, _setting(seen, setting), False
 
 
-def _smoother(
-    stages: Stages, setting: Setting, kernel: JitteredHMC, adaptation: During, dtype: DTypeLike
-) -> Setting:
+def _smoother(stages: Stages, setting: Setting, kernel: JitteredHMC, adaptation: During, dtype: DTypeLike) -> Setting:
     """The setting with the splitting that takes fewer gradients for a draw that is accepted: a short stage for each."""
 
     def cost(one: Setting) -> tuple[float, Setting]:

@@ -2,10 +2,10 @@ r"""The race: which metric, splitting and trajectory length give most effective 
 
 Candidates run one after another from where the last one left the chains, all chains each, so that one compiled program
 serves them all and 128 chains tell a variance of means to 12%. A candidate's step size adapts first; then its effective
-draws are counted, of the worst coordinate and the worst square, from the spread of the means of chains. All gradients
-count. The price of the whole race is bounded to a share of a run to `EFFECTIVE` effective draws at the measured rate of
-the first candidate, which is the setting that the warmup has settled on; so an easy target has no race, and one that
-pays has. A later candidate must win by `MARGIN`, which chance alone rarely gives.
+draws are counted, of the worst coordinate and the worst square. All gradients count. The price of the whole race is
+bounded to a share of a run to `EFFECTIVE` effective draws at the measured rate of the setting that the warmup has
+settled on; so an easy target has no race, and one that pays has. A later candidate must win by `MARGIN`, which chance
+alone rarely gives.
 """
 
 from collections.abc import Iterator
@@ -23,7 +23,9 @@ from shoal.warmup.stages import Stages, Trail
 
 EFFECTIVE = 4000
 MARGIN = 1.2
-FIRST_DRAWS, LEAST_DRAWS, MOST_DRAWS = 24, 16, 100
+FIRST_DRAWS, LEAST_DRAWS, MOST_DRAWS = 24, 16, 96
+# Of the budget, what the settled setting may use, which also says how large the budget is.
+FIRST_SHARE = 0.5
 # A metric that is predicted to cost this many times the best is not tried.
 HOPELESS = 3.0
 LONGER = 2.0
@@ -34,14 +36,12 @@ class Entry(NamedTuple):
 
     Attributes:
         setting: the candidate, with the step size that it settled on.
-        label: in words.
         ess_per_gradient: of the worst coordinate or square.
         steps_per_draw: gradients of one chain for one draw.
         acceptance: its mean.
     """
 
     setting: Setting
-    label: str
     ess_per_gradient: float
     steps_per_draw: float
     acceptance: float
@@ -49,7 +49,7 @@ class Entry(NamedTuple):
     def as_dict(self) -> dict[str, float | str]:
         """The numbers for a record."""
         return {
-            "candidate": self.label,
+            "candidate": _label(self.setting),
             "step_size": self.setting.step_size,
             "trajectory": self.setting.trajectory,
             "acceptance": self.acceptance,
@@ -89,45 +89,48 @@ def race(
     """
     begun = stages.draws, stages.gradients
 
-    def run(label: str, setting: Setting, draws: int) -> Entry:
+    def run(setting: Setting, draws: int) -> Entry:
         trail, tuning = stages.play(kernel, adaptation, setting.tuning(dtype), draws)
-        return entered(label, setting._replace(step_size=float(tuning.step_size)), trail.late(1.0 - ADAPTING))
+        return entered(setting._replace(step_size=float(tuning.step_size)), trail.late(1.0 - ADAPTING))
+
+    def budget(entry: Entry) -> float:
+        return share * EFFECTIVE / max(entry.ess_per_gradient, 1e-9)
 
     assert settled.look is not None
-    first = entered(_label(settled.setting), settled.setting, settled.look.trail)
-    budget = share * EFFECTIVE / max(first.ess_per_gradient, 1e-9)
-    # Two that can be compared, or none at all.
-    if budget > 2 * FIRST_DRAWS * first.steps_per_draw * stages.num_chains:
-        first = run(first.label, settled.setting, FIRST_DRAWS)
-        budget = share * EFFECTIVE / max(first.ess_per_gradient, 1e-9)
+    first, draws = entered(settled.setting, settled.look.trail), FIRST_DRAWS
+    # What moves slowly looks quicker the shorter one looks: longer, for as long as that leaves time for the others.
+    while not stages.exhausted and FIRST_SHARE * budget(first) > draws * first.steps_per_draw * stages.num_chains:
+        first = run(first.setting, draws)
+        if draws == MOST_DRAWS:
+            break
+        draws = min(2 * draws, MOST_DRAWS)
     best, entries = first, [first]
-    for label, setting in _candidates(settled):
-        left = budget - (stages.gradients - begun[1])
+    for setting in _candidates(settled):
+        left = budget(first) - (stages.gradients - begun[1])
         steps = max(1.0, setting.trajectory / setting.step_size)
         draws = int(min(MOST_DRAWS, left / 3 / (steps * stages.num_chains)))
         if draws < LEAST_DRAWS or stages.exhausted:
             continue
-        entries.append(run(label, setting, draws))
+        entries.append(run(setting, draws))
         if entries[-1].ess_per_gradient > MARGIN * best.ess_per_gradient:
             best = entries[-1]
     return Race(best, tuple(entries), stages.draws - begun[0], stages.gradients - begun[1])
 
 
-def _candidates(settled: Phase) -> Iterator[tuple[str, Setting]]:
+def _candidates(settled: Phase) -> Iterator[Setting]:
     """The others, the likeliest winners first."""
     setting, seen = settled.setting, settled.look
     assert seen is not None
     longer = setting._replace(trajectory=LONGER * setting.trajectory)
     other = TWO_LEAPFROGS if setting.integrator is MCLACHLAN else MCLACHLAN
-    yield _label(longer), longer
-    yield _label(setting._replace(integrator=other)), setting._replace(integrator=other)
+    yield longer
+    yield setting._replace(integrator=other)
     prices = seen.choice.prices
     rows = lambda values: values.reshape(-1, values.shape[-1]).astype(float)
     position, gradient = rows(seen.trail.position), rows(seen.trail.gradient)
     for family in sorted(prices, key=lambda name: prices[name]):
         if family != setting.family and prices[family] < HOPELESS * prices[seen.choice.best]:
-            other = retuned(setting, family, seen.choice.found[family], position, gradient)
-            yield _label(other), other
+            yield retuned(setting, family, seen.choice.found[family], position, gradient)
 
 
 def _label(setting: Setting) -> str:
@@ -136,13 +139,11 @@ def _label(setting: Setting) -> str:
     return f"{name}, {setting.family}, trajectories of {shortest:.2g} to {setting.trajectory:.2g}"
 
 
-def entered(label: str, setting: Setting, trail: Trail) -> Entry:
-    """The measurements of a candidate from its draws."""
+def entered(setting: Setting, trail: Trail) -> Entry:
+    """A candidate, measured by its draws."""
     gradients = max(float(trail.gradients.sum(dtype=np.int64)), 1.0)
     draws, chains = trail.log_density.shape
-    return Entry(
-        setting, label, worst_ess(trail) / gradients, gradients / (draws * chains), float(trail.acceptance.mean())
-    )
+    return Entry(setting, worst_ess(trail) / gradients, gradients / (draws * chains), float(trail.acceptance.mean()))
 
 
 def worst_ess(trail: Trail) -> float:
