@@ -38,7 +38,8 @@ def tuned(kernel, dim: int, name: str, dtype: type):
         return kernel.Tuning(step, jnp.asarray(0.5, dtype), metric)
     if isinstance(kernel, kernels.NUTS):
         return kernel.Tuning(step, metric)
-    return kernels.JitteredHMC.Tuning(step, jnp.asarray(3.5, dtype), metric, kernel.integrator.as_arrays(dtype))
+    longest, shortest = jnp.asarray(3.5, dtype), jnp.asarray(0.2, dtype)
+    return kernels.JitteredHMC.Tuning(step, longest, shortest, metric, kernel.integrator.as_arrays(dtype))
 
 
 def run_from_exact_draws(kernel, name: str, dtype: type, target=None, draws: int = DRAWS):

@@ -107,7 +107,8 @@ def test_two_dimensions_are_enough():
     scale = np.array([0.5, 2.0], np.float32)
     target = Target(lambda x, data: -0.5 * jnp.sum(jnp.square(x / data)), lambda x, data: {}, jnp.asarray(scale), 2)
     start = scale * np.random.default_rng(0).normal(size=(chains, 2)).astype(np.float32)
-    tuning = KERNEL.Tuning(jnp.float32(0.6), jnp.float32(2.0), Diagonal(jnp.ones(2)), LEAPFROG.as_arrays(np.float32))
+    sizes = jnp.float32(0.6), jnp.float32(2.0), jnp.float32(0.0)
+    tuning = KERNEL.Tuning(*sizes, Diagonal(jnp.ones(2)), LEAPFROG.as_arrays(np.float32))
     program = Program(target, KERNEL)
     run = begin(program, placement, root_key(1), start, tuning)
     run, _ = advance(program, enter(program, run, placement, 6), jnp.int32(6), placement, 6)
@@ -133,9 +134,8 @@ def test_one_dimension_is_refused_by_name():
 def fixed(step: float, trajectory: float, dim: int, dtype=np.float32):
     """A tuning; its metric is not 1, so that it cannot be left out."""
     number = lambda value: jnp.asarray(value, dtype)
-    return KERNEL.Tuning(
-        number(step), number(trajectory), Diagonal(jnp.full(dim, 0.7, dtype)), LEAPFROG.as_arrays(dtype)
-    )
+    metric, integrator = Diagonal(jnp.full(dim, 0.7, dtype)), LEAPFROG.as_arrays(dtype)
+    return KERNEL.Tuning(number(step), number(trajectory), number(0.0), metric, integrator)
 
 
 def test_a_step_costs_one_gradient():

@@ -132,7 +132,8 @@ def sampling_run(chains: int, tuning, devices: int = 1):
 
 def fixed_tuning(dtype: type = np.float32):
     metric = Diagonal(jnp.full(DIM, 0.3, dtype))
-    return KERNEL.Tuning(jnp.asarray(0.5, dtype), jnp.asarray(2.0, dtype), metric, LEAPFROG.as_arrays(dtype))
+    step, longest, shortest = (jnp.asarray(size, dtype) for size in (0.5, 2.0, 0.0))
+    return KERNEL.Tuning(step, longest, shortest, metric, LEAPFROG.as_arrays(dtype))
 
 
 def sampled(chains: int, draws: int, devices: int = 1):

@@ -8,6 +8,7 @@ import pytest
 
 import shoal
 from exact import EXACT, worst_z
+from shoal.diagnostics.effective import many_chain_ess
 from shoal.dynamics.metrics import Diagonal, LowRank
 from shoal.kernels import JitteredHMC
 from shoal.mesh import Placement
@@ -15,8 +16,9 @@ from shoal.randomness import root_key
 from shoal.run import Program, advance, begin, enter
 from shoal.samplers.arrays import tuning_from_arrays, tuning_to_arrays
 from shoal.samplers.auto import Auto
-from shoal.warmup.race import worst_ess
-from shoal.warmup.stages import Stages, Trail
+from shoal.warmup.pace import Pace, efficiency, pace
+from shoal.warmup.race import resemblance_ess, worst_ess
+from shoal.warmup.stages import Stages, Trail, leaders, together
 from shoal.warmup.whitening import choose, families, largest_eigenvalue, rank_of, simplest, unit
 
 DIM = 6
@@ -177,7 +179,7 @@ def test_auto_finds_a_badly_scaled_correlated_gaussian(correlated):
 
 
 def test_auto_says_what_it_did(correlated, tmp_path):
-    assert [phase["phase"] for phase in correlated.warmup["phases"]] == ["burn-in", "settling", "race"]
+    assert [phase["phase"] for phase in correlated.warmup["phases"]] == ["burn-in", "scouting", "settling", "race"]
     assert correlated.warmup["draws"] == sum(phase["draws"] for phase in correlated.warmup["phases"])
     spent = sum(phase["gradients"] for phase in correlated.warmup["phases"])
     assert spent <= correlated.gradients.warmup <= spent + 128
@@ -230,9 +232,10 @@ def quiet(stages, acceptance):
 
 
 def test_num_warmup_is_a_bound():
-    result = sampled(shoal.examples.load("eight_schools"), num_warmup=30, num_samples=20)
-    # A stage that has begun is played to its end, of burn-in, settling and race at most one each.
-    assert result.warmup["draws"] <= 30 + 25 + 10 + 24
+    wide = shoal.Model(params={"x": shoal.real()}, log_density=lambda p: -0.5 * (p["x"] / 1e3) ** 2)
+    result = sampled(wide, num_warmup=20, num_samples=20)
+    # A stage that has begun is played to its end, of burn-in, scouting, settling and race at most one each.
+    assert result.warmup["draws"] <= 20 + 25 + 10 + 10 + 24
     assert any(finding.kind == "warmup" and not finding.blocking for finding in result.findings)
 
 
@@ -293,3 +296,98 @@ def test_worst_ess_of_independent_draws(rng):
     other = np.ones(draws.shape[:2])
     size = worst_ess(Trail(draws, draws, other, other, other, other))
     assert 0.5 * 5120 < size < 1.1 * 5120  # the smallest of six, each known to 13%
+
+
+def autoregressive(rng: np.random.Generator, memory: float, draws: int, chains: int = 128) -> np.ndarray:
+    """`[1, chain, draw]` of unit variance, from the stationary law."""
+    value, made = rng.normal(size=chains), []
+    for _ in range(draws):
+        made.append(value)
+        value = memory * value + (1 - memory**2) ** 0.5 * rng.normal(size=chains)
+    return np.stack(made, -1)[None]
+
+
+def test_resemblance_tells_slow_chains_from_few_draws(rng):
+    """Of 12 draws, with 1/19 effective for each, the means of chains see one for each chain; resemblance sees less."""
+    draws = autoregressive(rng, 0.9, 12)
+    exact = 128 * 12 / 19
+    assert resemblance_ess(draws)[0] == pytest.approx(exact, rel=0.6)
+    assert many_chain_ess(draws)[0] > 1.5 * exact
+    assert resemblance_ess(autoregressive(rng, 0.0, 12))[0] > 0.8 * 128 * 12
+
+
+# ---------------------------------------------------------------------------------------------------- lengths
+
+
+@pytest.mark.parametrize("lengths", [pace(1.0), pace(3.0), Pace(2.2, 0.0)])
+def test_efficiency_is_that_of_exact_trajectories(lengths, rng):
+    """On a Gaussian a trajectory of time t is a rotation by t; effective draws from the spread of means, to 5%."""
+    chains, draws = 4096, 200
+    value, sums, total = rng.normal(size=chains), np.zeros((2, chains)), 0.0
+    for _ in range(draws):
+        time = lengths.longest * rng.uniform(lengths.shortest, 1.0)
+        value = value * np.cos(time) + rng.normal(size=chains) * np.sin(time)
+        sums, total = sums + np.stack([value, value**2]), total + time
+    effective = np.array([1.0, 2.0]) / (sums / draws).var(1)
+    assert effective.min() / total == pytest.approx(efficiency(lengths, np.ones(1)), rel=0.15)
+
+
+def test_pace_is_better_than_one_length_for_all():
+    for price, gain in ((1.0, 1.5), (1.5, 1.5), (2.0, 1.3), (10.0, 1.2)):
+        deviations = np.geomspace(1 / price, 1.0, 50)
+        assert efficiency(pace(price), deviations) > gain * efficiency(Pace(2.2, 0.0), deviations)
+
+
+# ----------------------------------------------------------------------------------------------------- scouts
+
+
+def test_as_many_scouts_of_every_start():
+    starts = together(np.repeat([[3.0, 1.0], [1.0, 2.0], [1.0, 0.0]], [8, 8, 4], axis=0))
+    assert [len(start) for start in starts] == [4, 8, 8]
+    follows = leaders(starts, 6)
+    np.testing.assert_array_equal(follows[:8], [0, 1] * 4)
+    np.testing.assert_array_equal(follows[16:], [16, 17] * 2)
+    assert len(np.unique(leaders(starts, 100))) == 20
+
+
+def scouting(num_scouts: int) -> Stages:
+    target = EXACT["correlated"].target(np.float32)
+    starts = np.repeat(np.arange(8.0, dtype=np.float32), 8)[:, None] * np.ones(target.dim, np.float32)
+    stages = Stages(target, Placement.of(64, 32, jax.devices()[:1]), root_key(0), starts, 100, lambda *_: None)
+    stages.scout(num_scouts)
+    return stages
+
+
+def test_chains_go_on_from_where_a_scout_of_their_start_is():
+    stages = scouting(16)
+    assert stages.num_chains == 16
+    kernel = JitteredHMC()
+    tuning = kernel.tuning(stages.target.dim, np.float32)
+    stages.play(kernel, Auto().adaptation(), tuning, 3)
+    at = np.asarray(stages.run.ensemble.position)[:16]
+    behind = np.zeros(16, bool)
+    behind[[0, 4, 5]] = True  # the first scout of the first start, and both of the third
+    stages.gather(behind)
+    begun = stages.position
+    assert len(begun) == 64
+    np.testing.assert_array_equal(begun[0], at[0])
+    np.testing.assert_array_equal(begun[1:8], np.repeat(at[1:2], 7, axis=0))
+    np.testing.assert_array_equal(begun[16:24], np.tile(at[4:6], (4, 1)))
+    np.testing.assert_array_equal(begun[56:], np.tile(at[14:], (4, 1)))
+    trail, _ = stages.play(kernel, Auto().adaptation(), tuning, 2)
+    assert len(np.unique(trail.position[0], axis=0)) == 64  # chains with one start part at once
+    assert int(stages.run.step) == 5
+
+
+def test_all_chains_are_scouts_where_starts_are_many():
+    assert scouting(64).num_chains == 64
+    assert scouting(1).num_chains == 8
+
+
+def test_chains_far_below_the_others_are_behind(rng):
+    log_density = rng.normal(size=(10, 128)).astype(np.float32)
+    log_density[:, 7] -= 50.0
+    flat = np.zeros((10, 128, 2), np.float32)
+    trail = Trail(flat, flat, log_density, *(log_density,) * 3)
+    np.testing.assert_array_equal(np.flatnonzero(trail.behind), [7])
+    assert not trail.chains(np.arange(8)).behind.any()  # too few to tell

@@ -73,10 +73,12 @@ def normal_scores(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     ordered = np.take_along_axis(flat, order, axis=1)
     bulk = np.empty(flat.shape)
     np.put_along_axis(bulk, order, table[_doubled_ranks(ordered)], axis=1)
-    median = (ordered[:, (size - 1) // 2] + ordered[:, size // 2]) / 2
+    median = ordered[:, (size - 1) // 2] / 2 + ordered[:, size // 2] / 2
     # Distances from the median, lower half turned round: two ascending runs for a merge sort.
     turn = np.concatenate([np.arange(size // 2)[::-1], np.arange(size // 2, size)])
-    distance = np.abs(ordered[:, turn] - median[:, None])
+    # What is further off than the largest number is as far as anything is.
+    with np.errstate(over="ignore"):
+        distance = np.abs(ordered[:, turn] - median[:, None])
     merged = np.argsort(distance, axis=1, kind="stable")
     folded = np.empty(flat.shape)
     ranks = _doubled_ranks(np.take_along_axis(distance, merged, axis=1))

@@ -41,11 +41,14 @@ SMOOTHER = 1.5
 FEW_CHAINS_DRAWS, FEW_CHAINS_LAST = (30, 30, 40, 60, 80, 120), 60
 # What counts as standing still: in standard deviations of the log density between chains, and of the gradient.
 STILL, PULL = 0.3, 0.5
+# At the target no metric costs less than 1, since the mean of -(x - Ex) times the gradient is 1 in every coordinate;
+# chains that have not spread see less.
+NARROW = 0.5
 # A metric that is dearer is a wrong one as a rule, learned from chains that are still on their way: burn-in waits for
 # as many more stages, and scouts do not call it settled.
 DEAR, PATIENCE = 100.0, 4
-# What counts as the same price.
-SAME_PRICE = 1.25
+# What counts as the same price, and, of few draws, as the same length.
+SAME_PRICE, SAME_LENGTH = 1.25, 2.0
 # The step of two leapfrogs that a standard normal law in d dimensions accepts four times in five is this over the
 # fourth root of d; adaptation moves on from there, and never beyond the longest.
 FIRST_STEP, LONGEST_STEP = 2.8, 1.8
@@ -118,7 +121,7 @@ class Look(NamedTuple):
         # Halves of a few draws of a few chains differ by chance.
         bound = max(STILL, 3.0 * (2.0 / draws) ** 0.5)
         pull = min(1.0, max(PULL, 4.0 / chains**0.5))
-        return abs(self.drift) < bound and self.shift < bound and self.pull < pull
+        return abs(self.drift) < bound and self.shift < bound and self.pull < pull and self.price > NARROW
 
 
 def look(trail: Trail, before: "Look | None") -> Look:
@@ -224,10 +227,12 @@ def _stage(
     trail, tuning = stages.play(kernel, adaptation, shorter.tuning(dtype), draws)
     seen = look(trail, before)
     setting = setting._replace(step_size=min(float(tuning.step_size), setting.trajectory))
-    paid, price = setting.whitening.price(*_rows(seen)), seen.price
-    if paid < SAME_PRICE * price:
-        return seen, setting, seen.still and seen.price < DEAR and not seen.behind.any()
-    return seen, _setting(seen, setting), False
+    if setting.whitening.price(*_rows(seen)) > SAME_PRICE * seen.price:
+        return seen, _setting(seen, setting), False
+    same = retuned(setting, setting.family, setting.whitening, *_rows(seen))
+    if not 1.0 / SAME_LENGTH < same.trajectory / setting.trajectory < SAME_LENGTH:
+        return seen, same, False
+    return seen, setting, seen.still and seen.price < DEAR and not seen.behind.any()
 
 
 def _smoother(stages: Stages, setting: Setting, kernel: JitteredHMC, adaptation: During, dtype: DTypeLike) -> Setting:

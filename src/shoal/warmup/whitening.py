@@ -1,4 +1,4 @@
-r"""Metrics from draws and gradients of all chains, and what a metric makes of a target.
+r"""Metrics from draws and gradients of many chains, and what a metric makes of a target.
 
 Four families: the standard deviations $s_i$; the Fisher diagonal $\sqrt{s_i / \mathrm{sd}(g_i)}$; and each of the two
 with eigendirections on top, of the covariance of the scaled draws for the first, and for the second of the geometric
