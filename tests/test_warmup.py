@@ -343,7 +343,7 @@ def test_pace_is_better_than_one_length_for_all():
 
 def test_as_many_scouts_of_every_start():
     starts = together(np.repeat([[3.0, 1.0], [1.0, 2.0], [1.0, 0.0]], [8, 8, 4], axis=0))
-    assert [len(start) for start in starts] == [4, 8, 8]
+    assert [len(start) for start in starts] == [8, 8, 4]
     follows = leaders(starts, 6)
     np.testing.assert_array_equal(follows[:8], [0, 1] * 4)
     np.testing.assert_array_equal(follows[16:], [16, 17] * 2)

@@ -225,8 +225,10 @@ class Stages:
 
 def together(position: np.ndarray) -> list[np.ndarray]:
     """The numbers of the chains with each start; `position` is `[chains, dim]`, with equal rows for one start."""
-    _, start = np.unique(position, axis=0, return_inverse=True)
-    return [np.flatnonzero(start == group) for group in range(start.max() + 1)]
+    starts: dict[bytes, list[int]] = {}
+    for number, row in enumerate(np.ascontiguousarray(position)):
+        starts.setdefault(row.tobytes(), []).append(number)
+    return [np.array(numbers) for numbers in starts.values()]
 
 
 def leaders(starts: list[np.ndarray], num_scouts: int) -> np.ndarray:
