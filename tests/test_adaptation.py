@@ -104,5 +104,5 @@ def test_tuning_travels_through_arrays():
     like = shoal.ChEES().tuning(DIM, np.float32)
     arrays = tuning_to_arrays(like)
     coefficients = {"integrator.kicks.0", "integrator.kicks.1", "integrator.drifts.0"}
-    assert set(arrays) == {"step_size", "trajectory", "metric.scale", *coefficients}
+    assert set(arrays) == {"step_size", "trajectory", "shortest", "metric.scale", *coefficients}
     assert eqx.tree_equal(tuning_from_arrays(arrays, like), like)

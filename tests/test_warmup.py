@@ -213,7 +213,7 @@ def test_same_seed_same_draws():
 
 def test_devices_change_nothing_of_a_warmup():
     target = shoal.examples.load("eight_schools").target(np.float32)
-    start = np.random.default_rng(0).uniform(-2, 2, (128, target.dim)).astype(np.float32)
+    start = np.random.default_rng(0).uniform(-2, 2, (16, target.dim)).astype(np.float32).repeat(8, axis=0)
 
     def warmed(devices: int):
         stages = Stages(target, Placement.of(128, 32, jax.devices()[:devices]), root_key(0), start, 2000, quiet)
@@ -380,8 +380,8 @@ def test_chains_go_on_from_where_a_scout_of_their_start_is():
 
 
 def test_all_chains_are_scouts_where_starts_are_many():
-    assert scouting(64).num_chains == 64
-    assert scouting(1).num_chains == 8
+    assert scouting(33).num_chains == 64  # 40 would spare less than half of them
+    assert scouting(1).num_chains == 64  # 8 are too few to tell anything
 
 
 def test_chains_far_below_the_others_are_behind(rng):

@@ -4,7 +4,6 @@ from typing import Any, ClassVar
 
 import equinox as eqx
 import jax.numpy as jnp
-import numpy as np
 from jax.typing import DTypeLike
 
 from shoal import kernels
@@ -74,7 +73,8 @@ class Auto(Staged):
         stages.scout(min(max(SCOUTS, dim), MOST_SCOUTS))
         burnt = burn_in(stages, dim, dtype)
         ahead = scouted(stages, burnt, kernel, adaptation, dtype)
-        stages.gather(ahead.look.behind if ahead.look is not None else np.zeros(stages.num_chains, bool))
+        assert ahead.look is not None
+        stages.gather(ahead.look.behind)
         settled = settle(stages, ahead, kernel, adaptation, dtype)
         ended = race(stages, settled, kernel, adaptation, self.race_share, dtype)
         record = {

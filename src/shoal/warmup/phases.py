@@ -44,6 +44,8 @@ STILL, PULL = 0.3, 0.5
 # At the target no metric costs less than 1, since the mean of -(x - Ex) times the gradient is 1 in every coordinate;
 # chains that have not spread see less.
 NARROW = 0.5
+# The share of chains far behind that is waited for: one of 128, while heavy tails have as many among thousands.
+STRAGGLERS = 0.007
 # A metric that is dearer is a wrong one as a rule, learned from chains that are still on their way: burn-in waits for
 # as many more stages, and scouts do not call it settled.
 DEAR, PATIENCE = 100.0, 4
@@ -192,7 +194,7 @@ def scouted(stages: Stages, burnt: Phase, kernel: JitteredHMC, adaptation: Durin
         most *= STEPS_GROW
         if settled or stages.exhausted:
             break
-    if settled:
+    if settled and not stages.exhausted:
         setting = _smoother(stages, setting, kernel, adaptation, dtype)
     return Phase("scouting", seen, setting, settled, stages.draws - begun[0], stages.gradients - begun[1])
 
@@ -232,7 +234,7 @@ def _stage(
     same = retuned(setting, setting.family, setting.whitening, *_rows(seen))
     if not 1.0 / SAME_LENGTH < same.trajectory / setting.trajectory < SAME_LENGTH:
         return seen, same, False
-    return seen, setting, seen.still and seen.price < DEAR and not seen.behind.any()
+    return seen, setting, seen.still and seen.price < DEAR and bool(seen.behind.mean() < STRAGGLERS)
 
 
 def _smoother(stages: Stages, setting: Setting, kernel: JitteredHMC, adaptation: During, dtype: DTypeLike) -> Setting:

@@ -143,12 +143,12 @@ class Stages:
         """Go on with as many chains only, the same number from every start, and at least one from each.
 
         Chains from one start are alike until they move, so that a few of them find out for the others where the bulk
-        is. Nothing is decided when there are no fewer scouts than chains.
+        is. All go where that would spare less than half of them, or leave too few to tell anything.
         """
         self._starts = together(self.position)
         follows = leaders(self._starts, num_scouts)
         scouts = np.unique(follows)
-        if len(scouts) < self._all.num_chains:
+        if FEW_CHAINS <= len(scouts) <= self._all.num_chains // 2:
             self._follows = np.searchsorted(scouts, follows)
             self.position = self.position[scouts]
             tile = min(self._all.tile, len(scouts))
