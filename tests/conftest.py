@@ -43,6 +43,13 @@ def targets() -> Path:
     return TARGETS
 
 
+@pytest.fixture(scope="module", autouse=True)
+def forget_programs():
+    """Compiled programs hold memory maps, of which Linux grants a process 65,530; XLA aborts when they run out."""
+    yield
+    jax.clear_caches()
+
+
 @pytest.fixture
 def rng() -> np.random.Generator:
     """Numbers that are the same whichever tests ran before."""
