@@ -70,8 +70,8 @@ class Jittered(Kernel[JitteredHMCTuning]):
         dtype = tuning.step_size.dtype
         longest = (1.0 - self.step_jitter * van_der_corput(index, 3, dtype)) * tuning.step_size
         length = (tuning.shortest + (1.0 - tuning.shortest) * van_der_corput(index, 2, dtype)) * tuning.trajectory
-        steps = jnp.clip(jnp.ceil(length * (1.0 / longest)), 1, self.max_steps)
-        return jnp.clip(length * (1.0 / steps), 0.5 * longest, longest), steps.astype(jnp.int32)
+        steps = jnp.clip(jnp.ceil(length / longest), 1, self.max_steps)
+        return jnp.clip(length / steps, 0.5 * longest, longest), steps.astype(jnp.int32)
 
 
 class JitteredHMC(Jittered):
