@@ -9,6 +9,7 @@ import pytest
 import shoal
 from exact import EXACT, worst_z
 from shoal.diagnostics.effective import many_chain_ess
+from shoal.dynamics.integrators import TWO_LEAPFROGS
 from shoal.dynamics.metrics import Diagonal, LowRank
 from shoal.kernels import JitteredHMC
 from shoal.mesh import Placement
@@ -17,6 +18,7 @@ from shoal.run import Program, advance, begin, enter
 from shoal.samplers.arrays import tuning_from_arrays, tuning_to_arrays
 from shoal.samplers.auto import Auto
 from shoal.warmup.pace import Pace, efficiency, pace
+from shoal.warmup.phases import Setting, corrected, look
 from shoal.warmup.race import resemblance_ess, worst_ess
 from shoal.warmup.stages import Stages, Trail, leaders, together
 from shoal.warmup.whitening import choose, families, largest_eigenvalue, rank_of, simplest, unit
@@ -294,7 +296,7 @@ def test_starts_where_the_density_is_zero():
 def test_worst_ess_of_independent_draws(rng):
     draws = rng.normal(size=(40, 128, 3)).astype(np.float32)
     other = np.ones(draws.shape[:2])
-    size = worst_ess(Trail(draws, draws, other, other, other, other))
+    size = worst_ess(Trail(draws, draws, *(other,) * 5))
     assert 0.5 * 5120 < size < 1.1 * 5120  # the smallest of six, each known to 13%
 
 
@@ -338,6 +340,54 @@ def test_pace_is_better_than_one_length_for_all():
         assert efficiency(pace(price), deviations) > gain * efficiency(Pace(2.2, 0.0), deviations)
 
 
+# ------------------------------------------------------------------------------------------------- step sizes
+
+
+def setting(step_size: float, trajectory: float = 6.0, shortest: float = 0.2) -> Setting:
+    return Setting("unit", unit(2), TWO_LEAPFROGS, step_size, trajectory, shortest)
+
+
+@pytest.mark.parametrize("step_size", [0.5, 2.0, 7.0, 12.0, 100.0])
+def test_setting_knows_what_the_kernel_will_do(step_size):
+    kernel, own = JitteredHMC(), setting(step_size)
+    schedule = jax.vmap(lambda index: kernel.schedule(index, own.tuning(np.float32)))
+    sizes, steps = schedule(jnp.arange(1, 2001))
+    assert own.steps == pytest.approx(float(steps.mean()), rel=0.03)
+    assert np.mean(own.schedule(step_size)[0] ** 4) == pytest.approx(float((sizes**4).mean()), rel=0.06)
+    if step_size >= own.longest_step:
+        assert np.all(np.asarray(steps) == 1)
+        assert float(sizes.max()) <= own.trajectory
+
+
+def draws_with(own: Setting, lacking: float) -> Trail:
+    """Draws whose inverse acceptance grows as the fourth power of the step size, and has `lacking` beyond 1."""
+    sizes = own.schedule(own.step_size)[0].reshape(-1, 1)
+    excess = sizes**4 * lacking / np.mean(sizes**4)
+    point = np.zeros((*sizes.shape, 2))
+    return Trail(point, point, sizes, 1.0 / (1.0 + excess), *(sizes,) * 3)._replace(step_size=sizes)
+
+
+@pytest.mark.parametrize(("lacking", "factor"), [(0.25, 1.0), (0.5, 0.5**0.25), (0.2, 1.25**0.25), (0.01, 1.1)])
+def test_step_size_that_draws_ask_for(lacking, factor):
+    """At `target_accept` 0.8 the inverse has a quarter beyond 1."""
+    own = setting(0.5)
+    assert corrected(own, draws_with(own, lacking), 0.8).step_size == pytest.approx(0.5 * factor, rel=0.04)
+
+
+def test_stuck_chains_shorten_steps_by_a_half_at_most():
+    own = setting(0.5)
+    trail = draws_with(own, 0.1)
+    few, all_of_them = trail.acceptance.copy(), np.zeros_like(trail.acceptance)
+    few[:4] = 0.0  # of 256
+    assert 0.25 < corrected(own, trail._replace(acceptance=few), 0.8).step_size < 0.45
+    assert corrected(own, trail._replace(acceptance=all_of_them), 0.8).step_size == pytest.approx(0.25)
+
+
+def test_step_size_is_no_longer_than_what_makes_one_step():
+    own = setting(11.5)
+    assert corrected(own, draws_with(own, 0.01), 0.8).step_size == own.longest_step == 12.0
+
+
 # ----------------------------------------------------------------------------------------------------- scouts
 
 
@@ -379,6 +429,22 @@ def test_chains_go_on_from_where_a_scout_of_their_start_is():
     assert int(stages.run.step) == 5
 
 
+def test_far_chains_do_not_lead_the_metric_where_another_of_their_start_is_ahead(rng):
+    stages, behind = scouting(32), np.zeros(32, bool)
+    behind[[0, 4, 8, 9, 10, 11]] = True
+    np.testing.assert_array_equal(np.flatnonzero(stages.spare(behind)), [0, 4])  # nobody is ahead of the third start
+    stages.gather(behind)
+    assert not stages.spare(np.arange(64) < 9).any()  # all that are left behind are to be waited for
+
+    stages, position = scouting(32), rng.normal(size=(20, 32, 2))
+    position[:, [0, 4]] += 1e3
+    log_density = -0.5 * np.square(position).sum(-1)
+    seen = look(Trail(position, -position, *(log_density,) * 5), None, stages)
+    np.testing.assert_array_equal(np.flatnonzero(seen.behind), [0, 4])
+    assert seen.trail.log_density.shape == (10, 30)
+    assert seen.choice.whitening.scale == pytest.approx(np.ones(2), rel=0.3)
+
+
 def test_all_chains_are_scouts_where_starts_are_many():
     assert scouting(33).num_chains == 64  # 40 would spare less than half of them
     assert scouting(1).num_chains == 64  # 8 are too few to tell anything
@@ -388,6 +454,6 @@ def test_chains_far_below_the_others_are_behind(rng):
     log_density = rng.normal(size=(10, 128)).astype(np.float32)
     log_density[:, 7] -= 50.0
     flat = np.zeros((10, 128, 2), np.float32)
-    trail = Trail(flat, flat, log_density, *(log_density,) * 3)
+    trail = Trail(flat, flat, *(log_density,) * 5)
     np.testing.assert_array_equal(np.flatnonzero(trail.behind), [7])
     assert not trail.chains(np.arange(8)).behind.any()  # too few to tell

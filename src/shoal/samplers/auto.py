@@ -69,14 +69,14 @@ class Auto(Staged):
         return eqx.tree_at(lambda t: t.metric, tuning, simplest(tuning.metric))
 
     def warm_up(self, stages: Stages, dim: int, dtype: DTypeLike) -> Warmed:
-        kernel, adaptation = self.kernel(), settling_adaptation(self.target_accept)
+        kernel = self.kernel()
         stages.scout(min(max(SCOUTS, dim), MOST_SCOUTS))
         burnt = burn_in(stages, dim, dtype)
-        ahead = scouted(stages, burnt, kernel, adaptation, dtype)
+        ahead = scouted(stages, burnt, kernel, self.target_accept, dtype)
         assert ahead.look is not None
         stages.gather(ahead.look.behind)
-        settled = settle(stages, ahead, kernel, adaptation, dtype)
-        ended = race(stages, settled, kernel, adaptation, self.race_share, dtype)
+        settled = settle(stages, ahead, kernel, self.target_accept, dtype)
+        ended = race(stages, settled, kernel, self.target_accept, self.race_share, dtype)
         record = {
             "phases": [as_record(burnt), as_record(ahead), as_record(settled), _phase(ended)],
             "race": _entries(ended),

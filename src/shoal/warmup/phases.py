@@ -52,10 +52,15 @@ DEAR, PATIENCE = 100.0, 4
 # What counts as the same price, and, of few draws, as the same length.
 SAME_PRICE, SAME_LENGTH = 1.25, 2.0
 # The step of two leapfrogs that a standard normal law in d dimensions accepts four times in five is this over the
-# fourth root of d; adaptation moves on from there, and never beyond the longest.
+# fourth root of d; adaptation moves on from there, and begins with no more than the longest.
 FIRST_STEP, LONGEST_STEP = 2.8, 1.8
 # The share of a stage's draws in which the step size still adapts.
 ADAPTING = 0.5
+# What the draws after it say of the step size may change it by these factors at most. A draw's acceptance counts as
+# no less than this: one stuck chain of 128 shortens steps by a fifth.
+CORRECTION, FLOOR = (0.5, 1.1), 0.02
+# The jitter of `JitteredHMC`, at the middle of 16 cells, for lengths and for sizes.
+PHASES = (np.arange(16) + 0.5) / 16
 
 
 def settling_kernel(max_steps: int) -> JitteredHMC:
@@ -86,6 +91,24 @@ class Setting(NamedTuple):
     step_size: float
     trajectory: float
     shortest: float
+
+    @property
+    def longest_step(self) -> float:
+        """A longer one counts as this: every trajectory is one step, jitter or not."""
+        return self.trajectory / (1.0 - JitteredHMC.step_jitter)
+
+    def schedule(self, step_size: float | None = None) -> tuple[np.ndarray, np.ndarray]:
+        """Sizes and numbers of steps of all draws, as `JitteredHMC` makes them."""
+        reach = min(self.step_size if step_size is None else step_size, self.longest_step)
+        lengths = self.trajectory * (self.shortest + (1.0 - self.shortest) * PHASES)[:, None]
+        longest = reach * (1.0 - JitteredHMC.step_jitter * PHASES)
+        steps = np.maximum(1.0, np.ceil(lengths / longest))
+        return np.clip(lengths / steps, 0.5 * longest, longest), steps
+
+    @property
+    def steps(self) -> float:
+        """Of a draw, on average."""
+        return float(self.schedule()[1].mean())
 
     def tuning(self, dtype: DTypeLike) -> JitteredHMCTuning:
         step, longest, shortest = (jnp.asarray(x, dtype) for x in (self.step_size, self.trajectory, self.shortest))
@@ -126,11 +149,14 @@ class Look(NamedTuple):
         return abs(self.drift) < bound and self.shift < bound and self.pull < pull and self.price > NARROW
 
 
-def look(trail: Trail, before: "Look | None") -> Look:
-    """Look at a stage."""
-    late = trail.late(1.0 - ADAPTING)
-    behind = late.behind
-    late = late.thinned()
+def look(trail: Trail, before: "Look | None", stages: Stages) -> Look:
+    """Look at a stage.
+
+    Scouts far behind others of their start are named, and judged by nothing: a metric for all would suit nobody.
+    """
+    behind = trail.late(1.0 - ADAPTING).behind
+    trail = trail.chains(~stages.spare(behind))
+    late = trail.late(1.0 - ADAPTING).thinned()
     shift = np.inf
     if before is not None:
         shift = abs(late.log_density.mean(dtype=float) - before.trail.log_density.mean(dtype=float)) / late.deviation
@@ -171,7 +197,7 @@ def burn_in(stages: Stages, dim: int, dtype: DTypeLike) -> Phase:
         tuning = _with_metric(kernel.tuning(dim, dtype), whitening, dtype)
         for _ in range(BURN_IN_STAGES):
             trail, tuning = stages.play(kernel, adaptation, tuning, BURN_IN_STAGE)
-            seen = look(trail, seen)
+            seen = look(trail, seen, stages)
             step = float(tuning.step_size) * _rescaling(whitening, seen)
             whitening, family = seen.choice.whitening, seen.choice.best
             tuning = eqx.tree_at(lambda t: t.step_size, tuning, jnp.asarray(step, dtype))
@@ -180,31 +206,35 @@ def burn_in(stages: Stages, dim: int, dtype: DTypeLike) -> Phase:
             if (seen.still and (seen.price < DEAR or not patience)) or stages.exhausted:
                 break
     spent = stages.draws - begun[0], stages.gradients - begun[1]
-    first = _first(dim)._replace(family=family, whitening=whitening)
-    setting = first if seen is None else _setting(seen, first)
+    setting = _first(dim)._replace(family=family, whitening=whitening)
+    if seen is not None:
+        step_size = FIRST_STEP / dim**0.25 / np.sqrt(whitening.stiffest(_rows(seen)[1]))
+        setting = _paced(
+            setting._replace(step_size=min(LONGEST_STEP, float(step_size))), _rows(seen)[0], _rows(seen)[1]
+        )
     return Phase("burn-in", seen, setting, seen is None or seen.still, *spent)
 
 
-def scouted(stages: Stages, burnt: Phase, kernel: JitteredHMC, adaptation: During, dtype: DTypeLike) -> Phase:
+def scouted(stages: Stages, burnt: Phase, kernel: JitteredHMC, target_accept: float, dtype: DTypeLike) -> Phase:
     """From the end of burn-in to a metric, a step size and a splitting, by the chains that went through it."""
     begun = stages.draws, stages.gradients
     seen, setting, settled, most = burnt.look, burnt.setting, False, FIRST_STEPS
     for draws in STAGES:
-        seen, setting, settled = _stage(stages, setting, seen, kernel, adaptation, draws, most, dtype)
+        seen, setting, settled = _stage(stages, setting, seen, kernel, target_accept, draws, most, dtype)
         most *= STEPS_GROW
         if settled or stages.exhausted:
             break
     if settled and not stages.exhausted:
-        setting = _smoother(stages, setting, kernel, adaptation, dtype)
+        setting = _smoother(stages, setting, kernel, target_accept, dtype)
     return Phase("scouting", seen, setting, settled, stages.draws - begun[0], stages.gradients - begun[1])
 
 
-def settle(stages: Stages, before: Phase, kernel: JitteredHMC, adaptation: During, dtype: DTypeLike) -> Phase:
+def settle(stages: Stages, before: Phase, kernel: JitteredHMC, target_accept: float, dtype: DTypeLike) -> Phase:
     """All chains to stationarity, with the metric and the step size that sampling can begin with."""
     begun = stages.draws, stages.gradients
     seen, setting, settled = before.look, before.setting, False
     for draws in STAGES:
-        seen, setting, settled = _stage(stages, setting, seen, kernel, adaptation, draws, kernel.max_steps, dtype)
+        seen, setting, settled = _stage(stages, setting, seen, kernel, target_accept, draws, kernel.max_steps, dtype)
         if settled or stages.exhausted:
             break
     return Phase("settling", seen, setting, settled, stages.draws - begun[0], stages.gradients - begun[1])
@@ -215,7 +245,7 @@ def _stage(
     setting: Setting,
     before: Look | None,
     kernel: JitteredHMC,
-    adaptation: During,
+    target_accept: float,
     draws: int,
     most_steps: int,
     dtype: DTypeLike,
@@ -226,9 +256,9 @@ def _stage(
     """
     # Short trajectories until the metric can be trusted: a long one in a wrong metric is paid for in full.
     shorter = setting._replace(trajectory=min(setting.trajectory, most_steps * setting.step_size))
-    trail, tuning = stages.play(kernel, adaptation, shorter.tuning(dtype), draws)
-    seen = look(trail, before)
-    setting = setting._replace(step_size=min(float(tuning.step_size), setting.trajectory))
+    trail, tuning = stages.play(kernel, settling_adaptation(target_accept), shorter.tuning(dtype), draws)
+    seen = look(trail, before, stages)
+    setting = corrected(setting._replace(step_size=float(tuning.step_size)), seen.trail, target_accept)
     if setting.whitening.price(*_rows(seen)) > SAME_PRICE * seen.price:
         return seen, _setting(seen, setting), False
     same = retuned(setting, setting.family, setting.whitening, *_rows(seen))
@@ -237,19 +267,35 @@ def _stage(
     return seen, setting, seen.still and seen.price < DEAR and bool(seen.behind.mean() < STRAGGLERS)
 
 
-def _smoother(stages: Stages, setting: Setting, kernel: JitteredHMC, adaptation: During, dtype: DTypeLike) -> Setting:
-    """The setting with the splitting that takes fewer gradients for a draw that is accepted: a short stage for each."""
+def _smoother(stages: Stages, setting: Setting, kernel: JitteredHMC, target_accept: float, dtype: DTypeLike) -> Setting:
+    """The setting with the splitting that takes fewer steps at the acceptance aimed at: a short stage for each."""
 
-    def cost(one: Setting) -> tuple[float, Setting]:
-        trail, tuning = stages.play(kernel, adaptation, one.tuning(dtype), DUEL_DRAWS)
-        late = trail.late(1.0 - ADAPTING)
-        used = float(late.gradients.mean()) / max(float(late.acceptance.mean()), 1e-3)
-        return used, one._replace(step_size=min(float(tuning.step_size), one.trajectory))
+    def tried(one: Setting) -> Setting:
+        trail, tuning = stages.play(kernel, settling_adaptation(target_accept), one.tuning(dtype), DUEL_DRAWS)
+        return corrected(one._replace(step_size=float(tuning.step_size)), trail.late(1.0 - ADAPTING), target_accept)
 
-    longer = min(LONGEST_STEP, setting.trajectory, SMOOTHER * setting.step_size)
-    other_cost, other = cost(setting._replace(integrator=MCLACHLAN, step_size=longer))
-    own_cost, own = cost(setting)
-    return other if DUEL_MARGIN * other_cost < own_cost else own
+    other = tried(setting._replace(integrator=MCLACHLAN, step_size=SMOOTHER * setting.step_size))
+    own = tried(setting)
+    return other if DUEL_MARGIN * other.steps < own.steps else own
+
+
+def corrected(setting: Setting, trail: Trail, target_accept: float) -> Setting:
+    """The setting with the step size that draws made with it ask for.
+
+    What the inverse of the acceptance has beyond 1 grows about as the fourth power of the step size, since the variance
+    of the energy error does. Adaptation is too short to see every part of the jitter, and less patient with chains that
+    are stuck; this sees the sizes that the draws had.
+
+    Args:
+        setting: with the step size of the draws.
+        trail: draws for which it did not change.
+        target_accept: harmonic mean to aim at.
+    """
+    lacking = np.mean(1.0 / np.maximum(trail.acceptance.astype(float), FLOOR)) - 1.0
+    allowed = (1.0 / target_accept - 1.0) * np.mean(trail.step_size.astype(float) ** 4) / max(lacking, 1e-6)
+    sizes = setting.step_size * np.geomspace(*CORRECTION, 32)
+    fitting = [size for size in sizes if np.mean(setting.schedule(size)[0] ** 4) <= allowed]
+    return setting._replace(step_size=min(float(max(fitting, default=sizes[0])), setting.longest_step))
 
 
 def few_chains(
@@ -261,7 +307,7 @@ def few_chains(
     setting, seen, price, settled = _first(dim)._replace(integrator=LEAPFROG), None, np.inf, False
     for draws in FEW_CHAINS_DRAWS:
         trail, tuning = stages.play(kernel, adaptation, tuning, draws)
-        seen = look(trail, seen)
+        seen = look(trail, seen, stages)
         setting = _setting(seen, setting._replace(step_size=float(tuning.step_size)))
         tuning = NUTSTuning(jnp.asarray(setting.step_size, dtype), setting.whitening.metric(dtype))
         last, price = price, seen.price
@@ -291,15 +337,18 @@ def _setting(seen: Look, before: Setting) -> Setting:
 
 def retuned(before: Setting, family: str, whitening: Whitening, position: np.ndarray, gradient: np.ndarray) -> Setting:
     """The setting for another metric, from draws `[n, dim]` and gradients there."""
-    slowest, stiffest = np.sqrt(whitening.slowest(position)), np.sqrt(whitening.stiffest(gradient))
-    if before.step_size == _first(1).step_size:
-        step_size = FIRST_STEP / len(whitening.scale) ** 0.25 / stiffest
-    else:
-        step_size = before.step_size * np.sqrt(before.whitening.stiffest(gradient)) / stiffest
+    step_size = before.step_size * np.sqrt(before.whitening.stiffest(gradient) / whitening.stiffest(gradient))
+    return _paced(before._replace(family=family, whitening=whitening, step_size=float(step_size)), position, gradient)
+
+
+def _paced(setting: Setting, position: np.ndarray, gradient: np.ndarray) -> Setting:
+    """The setting with trajectories as long as its metric asks for."""
+    slowest, stiffest = (
+        np.sqrt(of) for of in (setting.whitening.slowest(position), setting.whitening.stiffest(gradient))
+    )
     lengths = pace(slowest * stiffest)
-    trajectory = lengths.longest * slowest
-    step_size = float(np.clip(step_size, 1e-6, min(LONGEST_STEP, trajectory)))
-    return Setting(family, whitening, before.integrator, step_size, float(trajectory), lengths.shortest)
+    setting = setting._replace(trajectory=float(lengths.longest * slowest), shortest=lengths.shortest)
+    return setting._replace(step_size=float(np.clip(setting.step_size, 1e-6, setting.longest_step)))
 
 
 def _with_metric(tuning: Any, whitening: Whitening, dtype: DTypeLike) -> Any:

@@ -14,11 +14,10 @@ from typing import NamedTuple
 import numpy as np
 from jax.typing import DTypeLike
 
-from shoal.adaptation import During
 from shoal.diagnostics.effective import many_chain_ess
 from shoal.dynamics.integrators import MCLACHLAN, TWO_LEAPFROGS
 from shoal.kernels import JitteredHMC
-from shoal.warmup.phases import ADAPTING, Phase, Setting, retuned
+from shoal.warmup.phases import ADAPTING, Phase, Setting, corrected, retuned, settling_adaptation
 from shoal.warmup.stages import Stages, Trail
 
 EFFECTIVE = 4000
@@ -75,7 +74,7 @@ class Race(NamedTuple):
 
 
 def race(
-    stages: Stages, settled: Phase, kernel: JitteredHMC, adaptation: During, share: float, dtype: DTypeLike
+    stages: Stages, settled: Phase, kernel: JitteredHMC, target_accept: float, share: float, dtype: DTypeLike
 ) -> Race:
     """Run the candidates for as long as the budget lasts.
 
@@ -83,15 +82,16 @@ def race(
         stages: the chains.
         settled: the phase of settling.
         kernel: of all candidates.
-        adaptation: of their step sizes.
+        target_accept: harmonic mean of acceptance that their step sizes aim at.
         share: of the gradients of a run to `EFFECTIVE` effective draws that the race may take.
         dtype: of the run.
     """
     begun = stages.draws, stages.gradients
 
     def run(setting: Setting, draws: int) -> Entry:
-        trail, tuning = stages.play(kernel, adaptation, setting.tuning(dtype), draws)
-        return entered(setting._replace(step_size=float(tuning.step_size)), trail.late(1.0 - ADAPTING))
+        trail, tuning = stages.play(kernel, settling_adaptation(target_accept), setting.tuning(dtype), draws)
+        late = trail.late(1.0 - ADAPTING)
+        return entered(corrected(setting._replace(step_size=float(tuning.step_size)), late, target_accept), late)
 
     def budget(entry: Entry) -> float:
         return share * EFFECTIVE / max(entry.ess_per_gradient, 1e-9)
@@ -107,8 +107,8 @@ def race(
     best, entries = first, [first]
     for setting in _candidates(settled):
         left = budget(first) - (stages.gradients - begun[1])
-        steps = max(1.0, setting.trajectory / setting.step_size)
-        draws = int(min(MOST_DRAWS, left / 3 / (steps * stages.num_chains)))
+        gradients = kernel.integrator.gradients_per_step * setting.steps * stages.num_chains
+        draws = int(min(MOST_DRAWS, left / 3 / gradients))
         if draws < LEAST_DRAWS or stages.exhausted:
             continue
         entries.append(run(setting, draws))

@@ -33,6 +33,7 @@ def keep_trail(transition: Transition, target: Target) -> dict[str, Array]:
         "gradient": after.gradient,
         "log_density": after.log_density,
         "acceptance": info.acceptance_rate,
+        "step_size": info.step_size,
         "gradients": info.gradients,
         "energy_error": info.energy_error,
     }
@@ -45,6 +46,7 @@ class Trail(NamedTuple):
     gradient: np.ndarray
     log_density: np.ndarray
     acceptance: np.ndarray
+    step_size: np.ndarray
     gradients: np.ndarray
     energy_error: np.ndarray
 
@@ -122,7 +124,7 @@ class Stages:
         self.position, self.most = position, most
         self.run: Run | None = None
         self._all = placement
-        self._starts: list[np.ndarray] = []
+        self._starts = together(position)
         self._follows = np.arange(placement.num_chains)
         self.gradients = self.draws = 0
         self.compile_seconds = 0.0
@@ -145,7 +147,6 @@ class Stages:
         Chains from one start are alike until they move, so that a few of them find out for the others where the bulk
         is. All go where that would spare less than half of them, or leave too few to tell anything.
         """
-        self._starts = together(self.position)
         follows = leaders(self._starts, num_scouts)
         scouts = np.unique(follows)
         if FEW_CHAINS <= len(scouts) <= self._all.num_chains // 2:
@@ -161,11 +162,20 @@ class Stages:
             behind: the scouts that no other chain follows, unless all from its start are behind.
         """
         if self.placement != self._all:
-            self._follows = self._redirected(behind)
+            follows = self._redirected(behind)
             if self.run is not None:
                 self.position = np.asarray(self.run.ensemble.position)[: self.num_chains]
                 self._made = int(self.run.step)
-            self.position, self.placement, self.run = self.position[self._follows], self._all, None
+            self.position, self.placement, self.run = self.position[follows], self._all, None
+            self._follows = np.arange(self.num_chains)
+
+    def spare(self, behind: np.ndarray) -> np.ndarray:
+        """Of the scouts behind, those from whose start another is not: they lead nobody, and no metric is for them."""
+        spare = np.zeros_like(behind)
+        for group in self._starts if self.placement != self._all else ():
+            chains = np.unique(self._follows[group])
+            spare[chains] = behind[chains] & ~behind[chains].all()
+        return spare
 
     def _redirected(self, behind: np.ndarray) -> np.ndarray:
         follows = self._follows.copy()
