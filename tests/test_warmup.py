@@ -18,8 +18,9 @@ from shoal.run import Program, advance, begin, enter
 from shoal.samplers.arrays import tuning_from_arrays, tuning_to_arrays
 from shoal.samplers.auto import Auto
 from shoal.warmup.pace import Pace, efficiency, pace
-from shoal.warmup.phases import Setting, corrected, look
+from shoal.warmup.phases import look
 from shoal.warmup.race import resemblance_ess, worst_ess
+from shoal.warmup.setting import Setting, corrected
 from shoal.warmup.stages import Stages, Trail, leaders, together
 from shoal.warmup.whitening import choose, families, largest_eigenvalue, rank_of, simplest, unit
 
@@ -353,7 +354,7 @@ def test_setting_knows_what_the_kernel_will_do(step_size):
     schedule = jax.vmap(lambda index: kernel.schedule(index, own.tuning(np.float32)))
     sizes, steps = schedule(jnp.arange(1, 2001))
     assert own.steps == pytest.approx(float(steps.mean()), rel=0.03)
-    assert np.mean(own.schedule(step_size)[0] ** 4) == pytest.approx(float((sizes**4).mean()), rel=0.06)
+    assert np.mean(own.schedule[0] ** 4) == pytest.approx(float((sizes**4).mean()), rel=0.06)
     if step_size >= own.longest_step:
         assert np.all(np.asarray(steps) == 1)
         assert float(sizes.max()) <= own.trajectory
@@ -361,7 +362,7 @@ def test_setting_knows_what_the_kernel_will_do(step_size):
 
 def draws_with(own: Setting, lacking: float) -> Trail:
     """Draws whose inverse acceptance grows as the fourth power of the step size, and has `lacking` beyond 1."""
-    sizes = own.schedule(own.step_size)[0].reshape(-1, 1)
+    sizes = own.schedule[0].reshape(-1, 1)
     excess = sizes**4 * lacking / np.mean(sizes**4)
     point = np.zeros((*sizes.shape, 2))
     return Trail(point, point, sizes, 1.0 / (1.0 + excess), *(sizes,) * 3)._replace(step_size=sizes)

@@ -17,12 +17,11 @@ from jax.typing import DTypeLike
 
 from shoal.adaptation import During, StepSize
 from shoal.adaptation.laps import LAPS
-from shoal.dynamics.integrators import LEAPFROG, MCLACHLAN, TWO_LEAPFROGS, Integrator
+from shoal.dynamics.integrators import LEAPFROG, MCLACHLAN, TWO_LEAPFROGS
 from shoal.kernels import NUTS, JitteredHMC
-from shoal.kernels.jittered_hmc import JitteredHMCTuning
 from shoal.kernels.microcanonical import Microcanonical
 from shoal.kernels.nuts import NUTSTuning
-from shoal.warmup.pace import pace
+from shoal.warmup.setting import Setting, corrected, guessed, retuned
 from shoal.warmup.stages import Stages, Trail
 from shoal.warmup.whitening import Choice, Whitening, choose, unit
 
@@ -51,16 +50,8 @@ STRAGGLERS = 0.007
 DEAR, PATIENCE = 100.0, 4
 # What counts as the same price, and, of few draws, as the same length.
 SAME_PRICE, SAME_LENGTH = 1.25, 2.0
-# The step of two leapfrogs that a standard normal law in d dimensions accepts four times in five is this over the
-# fourth root of d; adaptation moves on from there, and begins with no more than the longest.
-FIRST_STEP, LONGEST_STEP = 2.8, 1.8
 # The share of a stage's draws in which the step size still adapts.
 ADAPTING = 0.5
-# What the draws after it say of the step size may change it by these factors at most. A draw's acceptance counts as
-# no less than this: one stuck chain of 128 shortens steps by a fifth.
-CORRECTION, FLOOR = (0.5, 1.1), 0.02
-# The jitter of `JitteredHMC`, at the middle of 16 cells, for lengths and for sizes.
-PHASES = (np.arange(16) + 0.5) / 16
 
 
 def settling_kernel(max_steps: int) -> JitteredHMC:
@@ -71,49 +62,6 @@ def settling_kernel(max_steps: int) -> JitteredHMC:
 def settling_adaptation(target_accept: float) -> During:
     """The step size adapts in the first part of every stage; what is looked at comes after it."""
     return During(0.0, ADAPTING, StepSize(target_accept, head_start=1.5, patience=0.0))
-
-
-class Setting(NamedTuple):
-    """A choice for `JitteredHMC`, on the host.
-
-    Attributes:
-        family: of the metric.
-        whitening: the metric.
-        integrator: a two-stage splitting.
-        step_size: in whitened units.
-        trajectory: the longest, in whitened units.
-        shortest: of the trajectories, as a fraction of the longest.
-    """
-
-    family: str
-    whitening: Whitening
-    integrator: Integrator
-    step_size: float
-    trajectory: float
-    shortest: float
-
-    @property
-    def longest_step(self) -> float:
-        """A longer one counts as this: every trajectory is one step, jitter or not."""
-        return self.trajectory / (1.0 - JitteredHMC.step_jitter)
-
-    def schedule(self, step_size: float | None = None) -> tuple[np.ndarray, np.ndarray]:
-        """Sizes and numbers of steps of all draws, as `JitteredHMC` makes them."""
-        reach = min(self.step_size if step_size is None else step_size, self.longest_step)
-        lengths = self.trajectory * (self.shortest + (1.0 - self.shortest) * PHASES)[:, None]
-        longest = reach * (1.0 - JitteredHMC.step_jitter * PHASES)
-        steps = np.maximum(1.0, np.ceil(lengths / longest))
-        return np.clip(lengths / steps, 0.5 * longest, longest), steps
-
-    @property
-    def steps(self) -> float:
-        """Of a draw, on average."""
-        return float(self.schedule()[1].mean())
-
-    def tuning(self, dtype: DTypeLike) -> JitteredHMCTuning:
-        step, longest, shortest = (jnp.asarray(x, dtype) for x in (self.step_size, self.trajectory, self.shortest))
-        metric, integrator = self.whitening.metric(dtype), self.integrator.as_arrays(dtype)
-        return JitteredHMCTuning(step, longest, shortest, metric, integrator)
 
 
 class Look(NamedTuple):
@@ -191,7 +139,7 @@ def burn_in(stages: Stages, dim: int, dtype: DTypeLike) -> Phase:
     In one dimension there is no microcanonical sampler, and settling begins at the starts.
     """
     begun = stages.draws, stages.gradients
-    whitening, seen, family, patience = unit(dim), None, "unit", PATIENCE
+    whitening, seen, patience = unit(dim), None, PATIENCE
     if dim > 1:
         kernel, adaptation = Microcanonical(), LAPS(precondition=False)
         tuning = _with_metric(kernel.tuning(dim, dtype), whitening, dtype)
@@ -199,19 +147,14 @@ def burn_in(stages: Stages, dim: int, dtype: DTypeLike) -> Phase:
             trail, tuning = stages.play(kernel, adaptation, tuning, BURN_IN_STAGE)
             seen = look(trail, seen, stages)
             step = float(tuning.step_size) * _rescaling(whitening, seen)
-            whitening, family = seen.choice.whitening, seen.choice.best
+            whitening = seen.choice.whitening
             tuning = eqx.tree_at(lambda t: t.step_size, tuning, jnp.asarray(step, dtype))
             tuning = _with_metric(tuning, whitening, dtype)
             patience -= seen.still
             if (seen.still and (seen.price < DEAR or not patience)) or stages.exhausted:
                 break
     spent = stages.draws - begun[0], stages.gradients - begun[1]
-    setting = _first(dim)._replace(family=family, whitening=whitening)
-    if seen is not None:
-        step_size = FIRST_STEP / dim**0.25 / np.sqrt(whitening.stiffest(_rows(seen)[1]))
-        setting = _paced(
-            setting._replace(step_size=min(LONGEST_STEP, float(step_size))), _rows(seen)[0], _rows(seen)[1]
-        )
+    setting = Setting.first(dim) if seen is None else guessed(seen.choice.best, whitening, *_rows(seen))
     return Phase("burn-in", seen, setting, seen is None or seen.still, *spent)
 
 
@@ -279,32 +222,13 @@ def _smoother(stages: Stages, setting: Setting, kernel: JitteredHMC, target_acce
     return other if DUEL_MARGIN * other.steps < own.steps else own
 
 
-def corrected(setting: Setting, trail: Trail, target_accept: float) -> Setting:
-    """The setting with the step size that draws made with it ask for.
-
-    What the inverse of the acceptance has beyond 1 grows about as the fourth power of the step size, since the variance
-    of the energy error does. Adaptation is too short to see every part of the jitter, and less patient with chains that
-    are stuck; this sees the sizes that the draws had.
-
-    Args:
-        setting: with the step size of the draws.
-        trail: draws for which it did not change.
-        target_accept: harmonic mean to aim at.
-    """
-    lacking = np.mean(1.0 / np.maximum(trail.acceptance.astype(float), FLOOR)) - 1.0
-    allowed = (1.0 / target_accept - 1.0) * np.mean(trail.step_size.astype(float) ** 4) / max(lacking, 1e-6)
-    sizes = setting.step_size * np.geomspace(*CORRECTION, 32)
-    fitting = [size for size in sizes if np.mean(setting.schedule(size)[0] ** 4) <= allowed]
-    return setting._replace(step_size=min(float(max(fitting, default=sizes[0])), setting.longest_step))
-
-
 def few_chains(
     stages: Stages, kernel: NUTS, adaptation: During, tuning: NUTSTuning, dtype: DTypeLike
 ) -> tuple[Phase, NUTSTuning]:
     """The whole warmup of a few chains, from their starts: NUTS in stages, the metric learned anew after each."""
     begun = stages.draws, stages.gradients
     dim = stages.position.shape[1]
-    setting, seen, price, settled = _first(dim)._replace(integrator=LEAPFROG), None, np.inf, False
+    setting, seen, price, settled = Setting.first(dim)._replace(integrator=LEAPFROG), None, np.inf, False
     for draws in FEW_CHAINS_DRAWS:
         trail, tuning = stages.play(kernel, adaptation, tuning, draws)
         seen = look(trail, seen, stages)
@@ -319,11 +243,6 @@ def few_chains(
     return Phase("settling", seen, setting, settled, stages.draws - begun[0], stages.gradients - begun[1]), tuning
 
 
-def _first(dim: int) -> Setting:
-    """What to begin with when nothing is known."""
-    return Setting("unit", unit(dim), TWO_LEAPFROGS, 0.1, 0.1, 0.0)
-
-
 def _rows(seen: Look) -> tuple[np.ndarray, np.ndarray]:
     """Draws and gradients of a look, `[n, dim]`."""
     rows = lambda values: values.reshape(-1, values.shape[-1]).astype(float)
@@ -333,22 +252,6 @@ def _rows(seen: Look) -> tuple[np.ndarray, np.ndarray]:
 def _setting(seen: Look, before: Setting) -> Setting:
     """The setting for the metric of a look."""
     return retuned(before, seen.choice.best, seen.choice.whitening, *_rows(seen))
-
-
-def retuned(before: Setting, family: str, whitening: Whitening, position: np.ndarray, gradient: np.ndarray) -> Setting:
-    """The setting for another metric, from draws `[n, dim]` and gradients there."""
-    step_size = before.step_size * np.sqrt(before.whitening.stiffest(gradient) / whitening.stiffest(gradient))
-    return _paced(before._replace(family=family, whitening=whitening, step_size=float(step_size)), position, gradient)
-
-
-def _paced(setting: Setting, position: np.ndarray, gradient: np.ndarray) -> Setting:
-    """The setting with trajectories as long as its metric asks for."""
-    slowest, stiffest = (
-        np.sqrt(of) for of in (setting.whitening.slowest(position), setting.whitening.stiffest(gradient))
-    )
-    lengths = pace(slowest * stiffest)
-    setting = setting._replace(trajectory=float(lengths.longest * slowest), shortest=lengths.shortest)
-    return setting._replace(step_size=float(np.clip(setting.step_size, 1e-6, setting.longest_step)))
 
 
 def _with_metric(tuning: Any, whitening: Whitening, dtype: DTypeLike) -> Any:

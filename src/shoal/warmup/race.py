@@ -17,7 +17,8 @@ from jax.typing import DTypeLike
 from shoal.diagnostics.effective import many_chain_ess
 from shoal.dynamics.integrators import MCLACHLAN, TWO_LEAPFROGS
 from shoal.kernels import JitteredHMC
-from shoal.warmup.phases import ADAPTING, Phase, Setting, corrected, retuned, settling_adaptation
+from shoal.warmup.phases import ADAPTING, Phase, settling_adaptation
+from shoal.warmup.setting import Setting, corrected, retuned
 from shoal.warmup.stages import Stages, Trail
 
 EFFECTIVE = 4000
@@ -98,15 +99,19 @@ def race(
 
     assert settled.look is not None
     first, draws = entered(settled.setting, settled.look.trail), FIRST_DRAWS
-    # What moves slowly looks quicker the shorter one looks: longer, for as long as that leaves time for the others.
-    while not stages.exhausted and FIRST_SHARE * budget(first) > draws * first.steps_per_draw * stages.num_chains:
-        first = run(first.setting, draws)
+    spent = lambda: stages.gradients - begun[1]
+    asked = lambda: draws * first.steps_per_draw * stages.num_chains
+    # What moves slowly looks quicker the shorter one looks: longer, for as long as that leaves time for the others. And
+    # a setting that nothing has run with is not known at all.
+    unknown = not settled.settled
+    while not stages.exhausted and (unknown or FIRST_SHARE * budget(first) > spent() + asked()):
+        first, unknown = run(first.setting, draws), False
         if draws == MOST_DRAWS:
             break
         draws = min(2 * draws, MOST_DRAWS)
     best, entries = first, [first]
     for setting in _candidates(settled):
-        left = budget(first) - (stages.gradients - begun[1])
+        left = budget(first) - spent()
         gradients = kernel.integrator.gradients_per_step * setting.steps * stages.num_chains
         draws = int(min(MOST_DRAWS, left / 3 / gradients))
         if draws < LEAST_DRAWS or stages.exhausted:
