@@ -8,8 +8,9 @@ import pytest
 
 import shoal
 from exact import EXACT, worst_z
+from shoal.adaptation import Fixed
 from shoal.diagnostics.effective import many_chain_ess
-from shoal.dynamics.integrators import TWO_LEAPFROGS
+from shoal.dynamics.integrators import MCLACHLAN, TWO_LEAPFROGS
 from shoal.dynamics.metrics import Diagonal, LowRank
 from shoal.kernels import JitteredHMC
 from shoal.mesh import Placement
@@ -18,7 +19,7 @@ from shoal.run import Program, advance, begin, enter
 from shoal.samplers.arrays import tuning_from_arrays, tuning_to_arrays
 from shoal.samplers.auto import Auto
 from shoal.warmup.pace import Pace, efficiency, pace
-from shoal.warmup.phases import look
+from shoal.warmup.phases import _smoother, look, settling_kernel
 from shoal.warmup.race import resemblance_ess, worst_ess
 from shoal.warmup.setting import Setting, corrected
 from shoal.warmup.stages import Stages, Trail, leaders, together
@@ -348,45 +349,79 @@ def setting(step_size: float, trajectory: float = 6.0, shortest: float = 0.2) ->
     return Setting("unit", unit(2), TWO_LEAPFROGS, step_size, trajectory, shortest)
 
 
+@pytest.mark.parametrize("max_steps", [1000, 4])
 @pytest.mark.parametrize("step_size", [0.5, 2.0, 7.0, 12.0, 100.0])
-def test_setting_knows_what_the_kernel_will_do(step_size):
-    kernel, own = JitteredHMC(), setting(step_size)
+def test_setting_knows_what_the_kernel_will_do(step_size, max_steps):
+    kernel, own = JitteredHMC(integrator=TWO_LEAPFROGS, max_steps=max_steps), setting(step_size)
     schedule = jax.vmap(lambda index: kernel.schedule(index, own.tuning(np.float32)))
     sizes, steps = schedule(jnp.arange(1, 2001))
-    assert own.steps == pytest.approx(float(steps.mean()), rel=0.03)
-    assert np.mean(own.schedule[0] ** 4) == pytest.approx(float((sizes**4).mean()), rel=0.06)
-    if step_size >= own.longest_step:
-        assert np.all(np.asarray(steps) == 1)
-        assert float(sizes.max()) <= own.trajectory
+    assert own.gradients_per_draw(kernel) == pytest.approx(2 * float(steps.mean()), rel=0.03)
+    assert np.mean(own.schedule(kernel)[0] ** 4) == pytest.approx(float((sizes**4).mean()), rel=0.06)
+    assert (step_size >= own.longest_step) == bool(np.all(np.asarray(steps) == 1))
 
 
-def draws_with(own: Setting, lacking: float) -> Trail:
-    """Draws whose inverse acceptance grows as the fourth power of the step size, and has `lacking` beyond 1."""
-    sizes = own.schedule[0].reshape(-1, 1)
-    excess = sizes**4 * lacking / np.mean(sizes**4)
+def stay(own: Setting, draws: int, dim: int = 50, chains: int = 128) -> Trail:
+    """Exact draws of a standard normal law, moved with a setting."""
+    model = shoal.Model(params={"x": shoal.real(dim)}, log_density=lambda p: -0.5 * jnp.sum(p["x"] ** 2))
+    start = np.random.default_rng(8).normal(size=(chains, dim)).astype(np.float32)
+    placement = Placement.of(chains, 32, jax.devices()[:1])
+    stages = Stages(model.target(np.float32), placement, root_key(4), start, 1000, quiet)
+    return stages.play(JitteredHMC(integrator=TWO_LEAPFROGS), Fixed(), own.tuning(np.float32), draws)[0]
+
+
+@pytest.mark.parametrize("factor", [1.2, 1.3])
+def test_corrected_step_size_is_accepted_as_often_as_asked(factor):
+    """On a normal law in 50 dimensions, from step sizes that are accepted too seldom."""
+    kernel, own = JitteredHMC(integrator=TWO_LEAPFROGS), setting(factor * 1.45, 3.0)._replace(whitening=unit(50))
+    better = corrected(kernel, own, stay(own, 40), 0.8)
+    reached = 1.0 / np.mean(1.0 / np.maximum(stay(better, 200).acceptance, 0.02))
+    assert reached == pytest.approx(0.8, abs=0.06)
+
+
+def draws_with(own: Setting, acceptance: float, chains: int = 128) -> Trail:
+    sizes = own.schedule(JitteredHMC())[0].reshape(-1, 1).repeat(chains, axis=1)
     point = np.zeros((*sizes.shape, 2))
-    return Trail(point, point, sizes, 1.0 / (1.0 + excess), *(sizes,) * 3)._replace(step_size=sizes)
-
-
-@pytest.mark.parametrize(("lacking", "factor"), [(0.25, 1.0), (0.5, 0.5**0.25), (0.2, 1.25**0.25), (0.01, 1.1)])
-def test_step_size_that_draws_ask_for(lacking, factor):
-    """At `target_accept` 0.8 the inverse has a quarter beyond 1."""
-    own = setting(0.5)
-    assert corrected(own, draws_with(own, lacking), 0.8).step_size == pytest.approx(0.5 * factor, rel=0.04)
+    one = np.full_like(sizes, acceptance)
+    return Trail(point, point, one, one, sizes, one, one)
 
 
 def test_stuck_chains_shorten_steps_by_a_half_at_most():
-    own = setting(0.5)
-    trail = draws_with(own, 0.1)
-    few, all_of_them = trail.acceptance.copy(), np.zeros_like(trail.acceptance)
-    few[:4] = 0.0  # of 256
-    assert 0.25 < corrected(own, trail._replace(acceptance=few), 0.8).step_size < 0.45
-    assert corrected(own, trail._replace(acceptance=all_of_them), 0.8).step_size == pytest.approx(0.25)
+    own, kernel = setting(0.5), JitteredHMC()
+    trail = draws_with(own, 1.0)
+    assert corrected(kernel, own, trail, 0.8).step_size == pytest.approx(0.5)
+    trail.acceptance[:, 0] = 0.0  # adds 49 / 128 to the mean of the inverse
+    assert corrected(kernel, own, trail, 0.8).step_size == pytest.approx(0.5 * (0.25 * 128 / 49) ** (1 / 3), rel=0.03)
+    few = trail.chains(np.arange(32))
+    assert corrected(kernel, own, few, 0.8).step_size == pytest.approx(0.5 * (0.25 * 32 / 11.5) ** (1 / 3), rel=0.03)
+    trail.acceptance[:] = 0.0
+    assert corrected(kernel, own, trail, 0.8).step_size == pytest.approx(0.25)
 
 
 def test_step_size_is_no_longer_than_what_makes_one_step():
-    own = setting(11.5)
-    assert corrected(own, draws_with(own, 0.01), 0.8).step_size == own.longest_step == 12.0
+    for step_size in (11.5, 100.0):
+        own = setting(step_size)
+        assert corrected(JitteredHMC(), own, draws_with(own, 0.99), 0.8).step_size == own.longest_step == 12.0
+
+
+class Scripted:
+    """Stages whose draws are accepted as often as is said of the splitting."""
+
+    def __init__(self, own: Setting, acceptance: dict[str, float]) -> None:
+        self.own, self.acceptance = own, acceptance
+
+    def play(self, kernel, adaptation, tuning, draws):
+        name = "McLachlan" if float(tuning.integrator.kicks[0]) < 0.2 else "leapfrog"
+        trail = draws_with(self.own._replace(step_size=float(tuning.step_size)), self.acceptance[name])
+        return trail, tuning
+
+
+@pytest.mark.parametrize(
+    ("leapfrog", "mclachlan", "winner"), [(0.8, 0.8, MCLACHLAN), (0.8, 0.0, TWO_LEAPFROGS), (0.9, 0.7, TWO_LEAPFROGS)]
+)
+def test_splitting_that_is_accepted_with_longer_steps_goes_on(leapfrog, mclachlan, winner):
+    own = setting(1.0)
+    stages = Scripted(own, {"leapfrog": leapfrog, "McLachlan": mclachlan})
+    assert _smoother(stages, own, settling_kernel(1000), 0.8, np.float32).integrator is winner
 
 
 # ----------------------------------------------------------------------------------------------------- scouts

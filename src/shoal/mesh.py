@@ -15,6 +15,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.lax import dynamic_index_in_dim, dynamic_update_index_in_dim
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Int, PyTree
 
@@ -108,22 +109,26 @@ def over_tiles(body: Callable[[PyTree], PyTree], tiles: PyTree) -> PyTree:
     """`body` of every tile, one after another; leaves have a leading axis of tiles.
 
     The tile, what `body` closes over and its answer are isolated: with few tiles on a device, the loop over them
-    is otherwise merged with what is around it. For the same reason the compiler is not told how often the loop turns,
-    and sees no axis of length 1: a device with one tile runs the program of a device with several.
+    is otherwise merged with what is around it. For the same reason the compiler for a CPU is not told how often the
+    loop turns, and sees no axis of length 1: a device with one tile runs the program of a device with several.
     """
     example = jax.tree.map(lambda leaf: leaf[0], tiles)
     shared, rest = eqx.partition(eqx.filter_closure_convert(body, example), eqx.is_array)
-    count = jax.tree.leaves(tiles)[0].shape[0]
-    if count == 1:
-        tiles = jax.tree.map(lambda leaf: jnp.concatenate([leaf, leaf]), tiles)
 
     def one(tile: PyTree) -> PyTree:
         arrays, tile = isolated((shared, tile))
         return isolated(eqx.combine(arrays, rest)(tile))
 
+    if jax.default_backend() != "cpu":
+        return jax.lax.map(one, tiles)
+    count = jax.tree.leaves(tiles)[0].shape[0]
+    if count == 1:
+        tiles = jax.tree.map(lambda leaf: jnp.concatenate([leaf, leaf]), tiles)
+
     def turn(index: Array, made: PyTree) -> PyTree:
-        answer = one(jax.tree.map(lambda leaf: leaf[index], tiles))
-        return jax.tree.map(lambda leaf, new: leaf.at[index].set(new), made, answer)
+        tile = jax.tree.map(lambda leaf: dynamic_index_in_dim(leaf, index, keepdims=False), tiles)
+        place = lambda leaf, new: dynamic_update_index_in_dim(leaf, new, index, 0)
+        return jax.tree.map(place, made, one(tile))
 
     shape = jax.eval_shape(one, example)
     empty = jax.tree.map(lambda leaf: jnp.zeros((max(count, 2), *leaf.shape), leaf.dtype), shape)

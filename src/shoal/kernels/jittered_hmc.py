@@ -3,7 +3,7 @@ r"""Hamiltonian Monte Carlo whose step size and trajectory length vary from draw
 Draw number $t$ has a length $\ell_t = (s + (1 - s) h_t)\,\tau$ and a longest step
 $\epsilon_t = (1 - \kappa u_t)\,\epsilon$, with $(h_t, u_t) \in (0, 1)^2$ from the Halton sequence: it takes
 $L_t = \lceil \ell_t / \epsilon_t \rceil$ steps of size $\ell_t / L_t$, but of no less than $\epsilon_t / 2$. A
-step size of $\tau / (1 - \kappa)$ makes one step of every trajectory, and a longer one counts as that. All
+step size of $\tau / (1 - \kappa)$ makes one step of every trajectory, and a longer one goes beyond it. All
 depends on $t$ alone, not on any position, so every draw leaves the target invariant. Varying lengths keep periodic
 orbits from resonating; varying step sizes free chains that stick where the target is narrower than elsewhere. One
 number of steps for all chains means that none waits for another.
@@ -69,8 +69,7 @@ class Jittered(Kernel[JitteredHMCTuning]):
     def schedule(self, index: Int[Array, ""], tuning: JitteredHMCTuning) -> tuple[Float[Array, ""], Int[Array, ""]]:
         """The step size and the number of steps of draw number `index`."""
         dtype = tuning.step_size.dtype
-        reach = jnp.minimum(tuning.step_size, (1.0 / (1.0 - self.step_jitter)) * tuning.trajectory)
-        longest = (1.0 - self.step_jitter * van_der_corput(index, 3, dtype)) * reach
+        longest = (1.0 - self.step_jitter * van_der_corput(index, 3, dtype)) * tuning.step_size
         length = (tuning.shortest + (1.0 - tuning.shortest) * van_der_corput(index, 2, dtype)) * tuning.trajectory
         steps = jnp.clip(jnp.ceil(length / longest), 1, self.max_steps)
         return jnp.clip(length / steps, 0.5 * longest, longest), steps.astype(jnp.int32)

@@ -100,10 +100,12 @@ class Look(NamedTuple):
 def look(trail: Trail, before: "Look | None", stages: Stages) -> Look:
     """Look at a stage.
 
-    Scouts far behind others of their start are named, and judged by nothing: a metric for all would suit nobody.
+    Nothing is learned from scouts far behind others of their start: a metric for all would suit nobody.
     """
     behind = trail.late(1.0 - ADAPTING).behind
-    trail = trail.chains(~stages.spare(behind))
+    spare = stages.spare(behind)
+    if spare.any():
+        trail = trail.chains(~spare)
     late = trail.late(1.0 - ADAPTING).thinned()
     shift = np.inf
     if before is not None:
@@ -151,7 +153,8 @@ def burn_in(stages: Stages, dim: int, dtype: DTypeLike) -> Phase:
             tuning = eqx.tree_at(lambda t: t.step_size, tuning, jnp.asarray(step, dtype))
             tuning = _with_metric(tuning, whitening, dtype)
             patience -= seen.still
-            if (seen.still and (seen.price < DEAR or not patience)) or stages.exhausted:
+            arrived = seen.price < DEAR and not stages.spare(seen.behind).any()
+            if (seen.still and (arrived or not patience)) or stages.exhausted:
                 break
     spent = stages.draws - begun[0], stages.gradients - begun[1]
     setting = Setting.first(dim) if seen is None else guessed(seen.choice.best, whitening, *_rows(seen))
@@ -201,7 +204,8 @@ def _stage(
     shorter = setting._replace(trajectory=min(setting.trajectory, most_steps * setting.step_size))
     trail, tuning = stages.play(kernel, settling_adaptation(target_accept), shorter.tuning(dtype), draws)
     seen = look(trail, before, stages)
-    setting = corrected(setting._replace(step_size=float(tuning.step_size)), seen.trail, target_accept)
+    adapted = setting._replace(step_size=float(tuning.step_size))
+    setting = corrected(kernel, adapted, fixed(seen.trail), target_accept)
     if setting.whitening.price(*_rows(seen)) > SAME_PRICE * seen.price:
         return seen, _setting(seen, setting), False
     same = retuned(setting, setting.family, setting.whitening, *_rows(seen))
@@ -211,15 +215,22 @@ def _stage(
 
 
 def _smoother(stages: Stages, setting: Setting, kernel: JitteredHMC, target_accept: float, dtype: DTypeLike) -> Setting:
-    """The setting with the splitting that takes fewer steps at the acceptance aimed at: a short stage for each."""
+    """The setting with the splitting that takes fewer gradients for a draw that is accepted: a short stage for each."""
 
-    def tried(one: Setting) -> Setting:
+    def tried(one: Setting) -> tuple[float, Setting]:
         trail, tuning = stages.play(kernel, settling_adaptation(target_accept), one.tuning(dtype), DUEL_DRAWS)
-        return corrected(one._replace(step_size=float(tuning.step_size)), trail.late(1.0 - ADAPTING), target_accept)
+        late = fixed(trail.late(1.0 - ADAPTING))
+        one = corrected(kernel, one._replace(step_size=float(tuning.step_size)), late, target_accept)
+        return one.gradients_per_draw(kernel) / one.acceptance(kernel, late), one
 
-    other = tried(setting._replace(integrator=MCLACHLAN, step_size=SMOOTHER * setting.step_size))
-    own = tried(setting)
-    return other if DUEL_MARGIN * other.steps < own.steps else own
+    other_cost, other = tried(setting._replace(integrator=MCLACHLAN, step_size=SMOOTHER * setting.step_size))
+    own_cost, own = tried(setting)
+    return other if DUEL_MARGIN * other_cost < own_cost else own
+
+
+def fixed(late: Trail) -> Trail:
+    """Of the late draws of a stage those with one step size: the first has that of the last observation."""
+    return late.since(1)
 
 
 def few_chains(

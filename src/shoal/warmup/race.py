@@ -17,7 +17,7 @@ from jax.typing import DTypeLike
 from shoal.diagnostics.effective import many_chain_ess
 from shoal.dynamics.integrators import MCLACHLAN, TWO_LEAPFROGS
 from shoal.kernels import JitteredHMC
-from shoal.warmup.phases import ADAPTING, Phase, settling_adaptation
+from shoal.warmup.phases import ADAPTING, Phase, fixed, settling_adaptation
 from shoal.warmup.setting import Setting, corrected, retuned
 from shoal.warmup.stages import Stages, Trail
 
@@ -37,13 +37,13 @@ class Entry(NamedTuple):
     Attributes:
         setting: the candidate, with the step size that it settled on.
         ess_per_gradient: of the worst coordinate or square.
-        steps_per_draw: gradients of one chain for one draw.
-        acceptance: its mean.
+        gradients_per_draw: of one chain, with the step size of the setting.
+        acceptance: its mean over the draws, with the step size that they had.
     """
 
     setting: Setting
     ess_per_gradient: float
-    steps_per_draw: float
+    gradients_per_draw: float
     acceptance: float
 
     def as_dict(self) -> dict[str, float | str]:
@@ -53,7 +53,7 @@ class Entry(NamedTuple):
             "step_size": self.setting.step_size,
             "trajectory": self.setting.trajectory,
             "acceptance": self.acceptance,
-            "gradients_per_draw": self.steps_per_draw,
+            "gradients_per_draw": self.gradients_per_draw,
             "ess_per_gradient": self.ess_per_gradient,
         }
 
@@ -91,29 +91,27 @@ def race(
 
     def run(setting: Setting, draws: int) -> Entry:
         trail, tuning = stages.play(kernel, settling_adaptation(target_accept), setting.tuning(dtype), draws)
-        late = trail.late(1.0 - ADAPTING)
-        return entered(corrected(setting._replace(step_size=float(tuning.step_size)), late, target_accept), late)
+        late = fixed(trail.late(1.0 - ADAPTING))
+        adapted = setting._replace(step_size=float(tuning.step_size))
+        return entered(kernel, corrected(kernel, adapted, late, target_accept), late)
 
     def budget(entry: Entry) -> float:
         return share * EFFECTIVE / max(entry.ess_per_gradient, 1e-9)
 
     assert settled.look is not None
-    first, draws = entered(settled.setting, settled.look.trail), FIRST_DRAWS
+    first, draws = entered(kernel, settled.setting, settled.look.trail), FIRST_DRAWS
     spent = lambda: stages.gradients - begun[1]
-    asked = lambda: draws * first.steps_per_draw * stages.num_chains
-    # What moves slowly looks quicker the shorter one looks: longer, for as long as that leaves time for the others. And
-    # a setting that nothing has run with is not known at all.
-    unknown = not settled.settled
-    while not stages.exhausted and (unknown or FIRST_SHARE * budget(first) > spent() + asked()):
-        first, unknown = run(first.setting, draws), False
+    asked = lambda: draws * first.gradients_per_draw * stages.num_chains
+    # What moves slowly looks quicker the shorter one looks: longer, for as long as that leaves time for the others.
+    while not stages.exhausted and FIRST_SHARE * budget(first) > spent() + asked():
+        first = run(first.setting, draws)
         if draws == MOST_DRAWS:
             break
         draws = min(2 * draws, MOST_DRAWS)
     best, entries = first, [first]
     for setting in _candidates(settled):
         left = budget(first) - spent()
-        gradients = kernel.integrator.gradients_per_step * setting.steps * stages.num_chains
-        draws = int(min(MOST_DRAWS, left / 3 / gradients))
+        draws = int(min(MOST_DRAWS, left / 3 / (setting.gradients_per_draw(kernel) * stages.num_chains)))
         if draws < LEAST_DRAWS or stages.exhausted:
             continue
         entries.append(run(setting, draws))
@@ -144,11 +142,11 @@ def _label(setting: Setting) -> str:
     return f"{name}, {setting.family}, trajectories of {shortest:.2g} to {setting.trajectory:.2g}"
 
 
-def entered(setting: Setting, trail: Trail) -> Entry:
-    """A candidate, measured by its draws."""
-    gradients = max(float(trail.gradients.sum(dtype=np.int64)), 1.0)
+def entered(kernel: JitteredHMC, setting: Setting, trail: Trail) -> Entry:
+    """A candidate, measured by its draws; what a draw costs is that of its setting, whose step size they corrected."""
     draws, chains = trail.log_density.shape
-    return Entry(setting, worst_ess(trail) / gradients, gradients / (draws * chains), float(trail.acceptance.mean()))
+    cost = setting.gradients_per_draw(kernel)
+    return Entry(setting, worst_ess(trail) / (draws * chains * cost), cost, float(trail.acceptance.mean()))
 
 
 def worst_ess(trail: Trail) -> float:

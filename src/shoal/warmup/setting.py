@@ -16,11 +16,18 @@ from shoal.warmup.whitening import Whitening, unit
 # The step of two leapfrogs that a standard normal law in d dimensions accepts four times in five is this over the
 # fourth root of d; adaptation moves on from there, and begins with no more than the longest.
 FIRST_STEP, LONGEST_STEP = 2.8, 1.8
-# What the draws after it say of the step size may change it by these factors at most. A draw's acceptance counts as
-# no less than this: one stuck chain of 128 shortens steps by a fifth.
-CORRECTION, FLOOR = (0.5, 1.1), 0.02
+# Steps do not become shorter than this, whatever has overflowed.
+LEAST_STEP = 1e-6
+# What draws say of their step size shortens it, by this factor at most; longer steps than were seen may be unstable.
+MOST_SHORTER = 0.5
+# What the inverse of the acceptance has beyond 1 grows as this power of the step size where it is about a quarter: for
+# normal energy errors, whose standard deviation is proportional to the square.
+POWER = 3.0
+# An acceptance counts as no less than this, so that one stuck chain of 128 shortens steps by a quarter; of fewer chains
+# as so much more.
+FLOOR, FLOOR_CHAINS = 0.02, 128
 # The jitter of `JitteredHMC`, at the middle of 16 cells, for lengths and for sizes.
-PHASES = (np.arange(16) + 0.5) / 16
+JITTER = (np.arange(16) + 0.5) / 16
 
 
 class Setting(NamedTuple):
@@ -49,22 +56,27 @@ class Setting(NamedTuple):
 
     @property
     def longest_step(self) -> float:
-        """A longer one counts as this: every trajectory is one step, jitter or not."""
+        """With which every trajectory is one step, jitter or not."""
         return self.trajectory / (1.0 - JitteredHMC.step_jitter)
 
-    @property
-    def schedule(self) -> tuple[np.ndarray, np.ndarray]:
-        """Sizes and numbers of steps of all draws, as `JitteredHMC` makes them."""
-        reach = min(self.step_size, self.longest_step)
-        lengths = self.trajectory * (self.shortest + (1.0 - self.shortest) * PHASES)[:, None]
-        longest = reach * (1.0 - JitteredHMC.step_jitter * PHASES)
-        steps = np.maximum(1.0, np.ceil(lengths / longest))
+    def schedule(self, kernel: JitteredHMC) -> tuple[np.ndarray, np.ndarray]:
+        """Sizes and numbers of steps of all draws, as the kernel makes them."""
+        lengths = self.trajectory * (self.shortest + (1.0 - self.shortest) * JITTER)[:, None]
+        longest = self.step_size * (1.0 - kernel.step_jitter * JITTER)
+        steps = np.clip(np.ceil(lengths / longest), 1, kernel.max_steps)
         return np.clip(lengths / steps, 0.5 * longest, longest), steps
 
-    @property
-    def steps(self) -> float:
-        """Of a draw, on average."""
-        return float(self.schedule[1].mean())
+    def gradients_per_draw(self, kernel: JitteredHMC) -> float:
+        """Of one chain, on average."""
+        return kernel.integrator.gradients_per_step * float(self.schedule(kernel)[1].mean())
+
+    def acceptance(self, kernel: JitteredHMC, trail: Trail) -> float:
+        """The harmonic mean of acceptance to expect, from draws with another step size."""
+        floor = min(1.0, FLOOR * max(1.0, FLOOR_CHAINS / trail.acceptance.shape[1]))
+        lacking = np.mean(1.0 / np.maximum(trail.acceptance.astype(float), floor)) - 1.0
+        with np.errstate(all="ignore"):
+            longer = np.mean(self.schedule(kernel)[0] ** POWER) / np.mean(trail.step_size.astype(float) ** POWER)
+            return float(1.0 / (1.0 + lacking * longer))
 
     def tuning(self, dtype: DTypeLike) -> JitteredHMCTuning:
         step, longest, shortest = (jnp.asarray(x, dtype) for x in (self.step_size, self.trajectory, self.shortest))
@@ -83,26 +95,28 @@ def guessed(family: str, whitening: Whitening, position: np.ndarray, gradient: n
 def retuned(before: Setting, family: str, whitening: Whitening, position: np.ndarray, gradient: np.ndarray) -> Setting:
     """The setting for another metric, from draws `[n, dim]` and gradients there."""
     step_size = before.step_size * np.sqrt(before.whitening.stiffest(gradient) / whitening.stiffest(gradient))
-    return _paced(before._replace(family=family, whitening=whitening, step_size=float(step_size)), position, gradient)
+    setting = before._replace(family=family, whitening=whitening, step_size=float(step_size))
+    return _paced(setting, position, gradient)
 
 
-def corrected(setting: Setting, trail: Trail, target_accept: float) -> Setting:
-    """The setting with the step size that draws made with it ask for.
+def corrected(kernel: JitteredHMC, setting: Setting, trail: Trail, target_accept: float) -> Setting:
+    """The setting with the step size that draws made with it allow, and no longer than makes one step.
 
-    What the inverse of the acceptance has beyond 1 grows about as the fourth power of the step size, since the variance
-    of the energy error does. Adaptation is too short to see every part of the jitter, and less patient with chains that
-    are stuck; this sees the sizes that the draws had.
+    Adaptation is too short to see every part of the jitter, and less patient with chains that are stuck; this sees the
+    sizes that the draws had.
 
     Args:
-        setting: with the step size of the draws.
+        kernel: of the draws.
+        setting: with their step size.
         trail: draws for which it did not change.
         target_accept: harmonic mean to aim at.
     """
-    lacking = np.mean(1.0 / np.maximum(trail.acceptance.astype(float), FLOOR)) - 1.0
-    allowed = (1.0 / target_accept - 1.0) * np.mean(trail.step_size.astype(float) ** 4) / max(lacking, 1e-6)
-    sizes = setting.step_size * np.geomspace(*CORRECTION, 32)
-    fitting = [size for size in sizes if np.mean(setting._replace(step_size=size).schedule[0] ** 4) <= allowed]
-    return setting._replace(step_size=min(float(max(fitting, default=sizes[0])), setting.longest_step))
+    begun = max(setting.step_size, LEAST_STEP) if np.isfinite(setting.step_size) else LEAST_STEP
+    sizes = begun * np.geomspace(MOST_SHORTER, 1.0, 32)
+    others = [setting._replace(step_size=float(size)) for size in sizes]
+    fitting = [other for other in others if other.acceptance(kernel, trail) >= target_accept]
+    found = fitting[-1] if fitting else others[0]
+    return found._replace(step_size=min(found.step_size, found.longest_step))
 
 
 def _paced(setting: Setting, position: np.ndarray, gradient: np.ndarray) -> Setting:
@@ -110,4 +124,4 @@ def _paced(setting: Setting, position: np.ndarray, gradient: np.ndarray) -> Sett
     slowest = np.sqrt(setting.whitening.slowest(position))
     lengths = pace(slowest * np.sqrt(setting.whitening.stiffest(gradient)))
     setting = setting._replace(trajectory=float(lengths.longest * slowest), shortest=lengths.shortest)
-    return setting._replace(step_size=float(np.clip(setting.step_size, 1e-6, setting.longest_step)))
+    return setting._replace(step_size=float(np.clip(setting.step_size, LEAST_STEP, setting.longest_step)))

@@ -52,8 +52,11 @@ class Trail(NamedTuple):
 
     def late(self, share: float = 0.5) -> "Trail":
         """The last part of it."""
-        begin = len(self.log_density) - max(1, round(share * len(self.log_density)))
-        return Trail(*(part[begin:] for part in self))
+        return self.since(len(self.log_density) - max(1, round(share * len(self.log_density))))
+
+    def since(self, draw: int) -> "Trail":
+        """From a draw on."""
+        return Trail(*(part[draw:] for part in self))
 
     def chains(self, members: np.ndarray) -> "Trail":
         """Some of the chains."""
