@@ -80,11 +80,8 @@ def main() -> None:
                 runs[name].append(run)
                 shown = ", ".join(f"{key} {value:,.1f}" for key, value in (run | rates(run)).items())
                 print(f"{name}, seed {seed}: {shown}", flush=True)
-    table = {
-        name: {key: statistics.median(rates(run)[key] for run in made) for key in rates(made[0])}
-        for name, made in runs.items()
-        if made
-    }
+        keep(runs, arguments.out)
+    table = medians(runs)
     peers = [name for name in table if not name.startswith("shoal")]
     print()
     for key in next(iter(table.values())):
@@ -92,10 +89,23 @@ def main() -> None:
         cells = "  ".join(f"{name} {row[key]:,.0f}" for name, row in table.items())
         ratio = f"   {table['shoal_auto'][key] / table[best][key]:.1f} times the best peer's" if best else ""
         print(f"{key:>30}: {cells}{ratio}")
+
+
+def medians(runs: dict[str, list[dict[str, float]]]) -> dict[str, dict[str, float]]:
+    """The rates of every sampler that ended a run, over its seeds."""
+    return {
+        name: {key: statistics.median(rates(run)[key] for run in made) for key in rates(made[0])}
+        for name, made in runs.items()
+        if made
+    }
+
+
+def keep(runs: dict[str, list[dict[str, float]]], path: Path) -> None:
+    """Write what there is: after every seed, so that one that is cut short leaves the others."""
     packages = ("jax", "blackjax", "numpyro", "nutpie", "arviz-stats")
     said = {"cores": os.cpu_count(), "versions": {name: version(name) for name in packages}}
-    kept = {**said, "limit": LIMIT, "rates": table, "runs": runs}
-    arguments.out.write_text(json.dumps(kept, indent=1, default=float) + "\n", encoding="utf-8")
+    kept = {**said, "limit": LIMIT, "rates": medians(runs), "runs": runs}
+    path.write_text(json.dumps(kept, indent=1, default=float) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":
