@@ -26,8 +26,6 @@ CHAINS = "chains"
 # 16. An accelerator wants many at once (not measured yet).
 TILE = {"cpu": 32}
 TILE_ON_ACCELERATORS = 1024
-# The pass of XLA after which one device and several round differently; see `compiled`.
-LEFT_OUT = "cse"
 
 
 @dataclass(frozen=True)
@@ -91,7 +89,7 @@ def compiled[**P, R](function: Callable[P, R]) -> Callable[P, R]:
     """
     merged = eqx.filter_jit(function)
     # equinox hands what it does not know on to jax.jit, which its types do not say.
-    apart = eqx.filter_jit(function, compiler_options={"xla_disable_hlo_passes": LEFT_OUT})  # pyright: ignore[reportCallIssue]
+    apart = eqx.filter_jit(function, compiler_options={"xla_disable_hlo_passes": "cse"})  # pyright: ignore[reportCallIssue]
 
     @wraps(function)
     def call(*args: P.args, **kwargs: P.kwargs) -> R:
