@@ -9,10 +9,12 @@ another mode. One superchain off by a quarter is found in half of the runs.
 
 import json
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from scipy import stats
 
+import shoal
 from shoal.diagnostics.findings import Finding
 from shoal.diagnostics.mixing import APART, DRIFT, half_drift, superchains_apart
 from shoal.diagnostics.verdict import judge
@@ -138,6 +140,53 @@ def test_divergences(count, blocking):
     assert finding.number == count / diverging.size
     assert ("1 transition diverged" if count == 1 else f"{count} transitions diverged") in finding.words
     assert finding.chains == ((3,) if count == 1 else (3, 8))
+
+
+def in_the_tail(z: np.ndarray, share: float, lowest: bool = True) -> np.ndarray:
+    """Acceptance probabilities: hopeless by this share in a tail of the first quantity, one in 10,000 elsewhere."""
+    rng = np.random.default_rng(1)
+    x = z[..., 0] if lowest else -z[..., 0]
+    rate = np.where(x <= np.quantile(x, 0.01), share, 1e-4)
+    return np.where(rng.random(x.shape) < rate, 0.001, 0.9)
+
+
+@pytest.mark.parametrize("tail", TAILS)
+@pytest.mark.parametrize("lowest", [True, False])
+def test_neck_is_found_whatever_the_tail_is_like(lowest, tail):
+    z = ar1(np.random.default_rng(0), CHAINS, 400, (5,))
+    (finding,) = run(0, tail=tail, acceptance_rate=in_the_tail(z, 0.4, lowest))
+    assert (finding.kind, finding.where, finding.blocking) == ("neck", "tau", True)
+    assert 0.35 < finding.number < 0.45
+    assert ("lowest" if lowest else "highest") in finding.words
+
+
+def test_hopeless_proposals_elsewhere_make_no_neck():
+    z = ar1(np.random.default_rng(0), CHAINS, 400, (5,))
+    assert run(0, acceptance_rate=in_the_tail(z, 0.1)) == ()
+    everywhere = np.where(np.random.default_rng(2).random(z.shape[:2]) < 0.1, 0.001, 0.9)
+    assert run(0, acceptance_rate=everywhere) == ()
+
+
+def test_neck_that_a_step_size_misses_is_found():
+    """Nothing else sees it: the chains agree on a funnel with most of its neck cut off."""
+    weight, centre, spread, width = 0.02, -2.0, 0.7, 0.4
+
+    def log_density(p):
+        v = p["v"]
+        bulk = jnp.log1p(-weight) - 0.5 * (v / width) ** 2 - jnp.log(width)
+        neck = jnp.log(weight) - 0.5 * ((v - centre) / spread) ** 2 - jnp.log(spread)
+        return jnp.logaddexp(bulk, neck) - 0.5 * (p["x"] ** 2).sum() * jnp.exp(-2 * v) - 4 * v
+
+    funnel = shoal.Model(params={"v": shoal.real(), "x": shoal.real(4)}, log_density=log_density)
+    x = np.random.default_rng(0).normal(scale=0.8, size=(GROUPS, 4)).repeat(CHAINS // GROUPS, axis=0)
+    hmc = shoal.HMC(step_size=0.3, num_steps=4)
+    result = shoal.sample(
+        funnel, sampler=hmc, initial_positions={"v": np.zeros(CHAINS), "x": x}, num_samples=1000, progress_bar=False
+    )
+    assert [finding.kind for finding in result.findings if finding.blocking] == ["neck"]
+    assert result.findings[0].where == "v"
+    exact = np.sqrt((1 - weight) * width**2 + weight * (spread**2 + centre**2) - (weight * centre) ** 2)
+    assert result.draws["v"].std() < 0.95 * exact
 
 
 def test_too_few_draws_are_never_converged():

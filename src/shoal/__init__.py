@@ -85,10 +85,12 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
+    if name != "examples" and name not in _HOMES:
+        raise AttributeError(f"module 'shoal' has no attribute {name!r}")
+    # A model may use JAX when it is made, and then the number of devices is fixed.
+    import_module("shoal.cores").use_cores()
     if name == "examples":
         return import_module("shoal.examples")
-    if name not in _HOMES:
-        raise AttributeError(f"module 'shoal' has no attribute {name!r}")
     value = getattr(import_module(_HOMES[name]), name)
     globals()[name] = value
     return value

@@ -4,11 +4,11 @@ import importlib.metadata
 import os
 import platform
 import shutil
-import sys
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import shoal
+from shoal.cores import cores
 
 
 class Package(NamedTuple):
@@ -89,16 +89,6 @@ def sections(found: dict[str, Any]) -> list[tuple[str, list[tuple[str, str]]]]:
     listed = [("Versions", versions), ("Devices", devices), ("Precision", precision)]
     listed.append(("Environment", list(found["environment"].items())))
     return [(title, pairs) for title, pairs in listed if pairs]
-
-
-def cores() -> int:
-    """Cores that this process may use: its affinity, and the quota of its container."""
-    count = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
-    try:
-        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
-        return max(1, min(count, round(int(quota) / int(period))))
-    except (OSError, ValueError):
-        return count
 
 
 def _version(name: str) -> str | None:

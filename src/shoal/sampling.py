@@ -14,6 +14,7 @@ import numpy as np
 
 import shoal
 from shoal.adaptation import Fixed
+from shoal.cores import warn_of_idle_cores
 from shoal.diagnostics.findings import Finding
 from shoal.mesh import Placement
 from shoal.models.model import Model
@@ -110,6 +111,7 @@ def sample(  # noqa: PLR0913  (the front door: each is a choice that users make)
         zarr_package()
     with _precision(request.dtype), progress(progress_bar) as show:
         placement = Placement.of(num_chains, tile)
+        warn_of_idle_cores(placement.num_padded // placement.tile)
         target = model.target(request.dtype)
         root = root_key(seed)
         if initial_positions is None:

@@ -191,28 +191,16 @@ def place_for(target: str, out: str | None) -> Path | None:
 
 
 def use_cpu_devices(count: int | None) -> None:
-    """Have JAX show as many CPU devices as there are cores: one XLA CPU device keeps about one core busy.
-
-    Measured on two cores: 1.9 times the gradients per second. Must come before the first use of JAX. A user
-    who has set the number of devices elsewhere, or asked for another platform, is left alone.
-    """
-    import os
-
-    from shoal.doctor import cores
-
-    asked = os.environ.get("XLA_FLAGS", "") + os.environ.get("JAX_NUM_CPU_DEVICES", "")
-    if count is None and ("host_platform_device_count" in asked or os.environ.get("JAX_NUM_CPU_DEVICES")):
-        return
-    import jax
+    """Have JAX show as many CPU devices as there are cores, or `count`: before the first use of JAX."""
+    from shoal.cores import VARIABLE, use_cores
 
     try:
-        jax.config.update("jax_num_cpu_devices", count or cores())
+        use_cores(count)
     except RuntimeError as error:
-        if count is not None:
-            raise click.UsageError(
-                f"--devices {count}: JAX has been used already in this process, and the number of CPU "
-                "devices is fixed by then. Set JAX_NUM_CPU_DEVICES instead."
-            ) from error
+        raise click.UsageError(
+            f"--devices {count}: JAX has been used already in this process, and the number of CPU "
+            f"devices is fixed by then. Set {VARIABLE} instead."
+        ) from error
 
 
 class Terminated(KeyboardInterrupt):

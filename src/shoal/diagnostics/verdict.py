@@ -10,6 +10,7 @@ from shoal.diagnostics import chains
 from shoal.diagnostics.estimates import MIN_DRAWS, superchain_index
 from shoal.diagnostics.findings import Finding, count, name_chains
 from shoal.diagnostics.mixing import mixing
+from shoal.diagnostics.necks import HOPELESS, NECK, TAIL, worst_tail
 from shoal.diagnostics.trial import Variable
 from shoal.labels import labels
 
@@ -40,7 +41,8 @@ def judge(
     - all draws are finite.
 
     For chains: none stood still through the last half of the run, none is far away in log density, and at
-    most one transition in 200 diverged. Runs with fewer than 4 draws per chain or 4 superchains cannot
+    most one transition in 200 diverged. From no tail of a quantity do proposals fail as from the neck of a funnel
+    (`shoal.diagnostics.necks`). Runs with fewer than 4 draws per chain or 4 superchains cannot
     be judged, which blocks. Quantities that are constant are left out; when all are, that blocks.
 
     Args:
@@ -61,7 +63,7 @@ def judge(
         apart = [*_stuck(draws, lp, sample_stats), *(_far(lp) if lp is not None else ())]
         label = partial(labels, dims=dims or {}, coords=coords or {})
         found += _quantities(draws, lp, ids, label, troubled=bool(apart))
-        found += [*apart, *_diverging(sample_stats)]
+        found += [*apart, *_neck(draws, sample_stats, label), *_diverging(sample_stats)]
     return tuple(sorted(found, key=lambda finding: not finding.blocking))
 
 
@@ -147,6 +149,32 @@ def _far(lp: np.ndarray) -> Iterator[Finding]:
             f"have it, by {distance:,.1f} on average for the farthest.",
             remedy="They may sit in a mode of their own or be stuck in a tail: compare their draws with the "
             "others', warm up longer, or start elsewhere.",
+        )
+
+
+def _neck(
+    draws: Mapping[str, np.ndarray],
+    sample_stats: Mapping[str, np.ndarray],
+    label: Callable[[str, tuple[int, ...]], list[str]],
+) -> Iterator[Finding]:
+    if "acceptance_rate" not in sample_stats:
+        return
+    acceptance = np.asarray(sample_stats["acceptance_rate"])
+    found = {name: neck for name in draws if (neck := worst_tail(np.asarray(draws[name]), acceptance))}
+    if found:
+        name = max(found, key=lambda name: found[name].share)
+        neck, names = found[name], label(name, np.asarray(draws[name]).shape[2:])
+        end = "lowest" if neck.lowest else "highest"
+        yield Finding(
+            kind="neck",
+            where=names[neck.quantity],
+            number=neck.share,
+            threshold=NECK,
+            words=f"From the {end} {TAIL:.0%} of the draws of {names[neck.quantity]}, {neck.share:.0%} of the "
+            f"proposals had an acceptance probability below {HOPELESS:.0%} (at most {NECK:.0%} is let pass): the "
+            "posterior is far narrower there than elsewhere, and draws beyond are missing or too few.",
+            remedy="Reparametrise, for instance without centring; or make the step size much smaller (raise "
+            "target_accept).",
         )
 
 
