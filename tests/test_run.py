@@ -1,5 +1,7 @@
 """What draws depend on: the seed, the number of the draw and the chain; not chunks, resuming, chains or devices."""
 
+from types import SimpleNamespace
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -101,10 +103,19 @@ def test_devices_change_no_draw_of_the_examples(example):
         assert_bitwise_equal(draws(num_devices), one)
 
 
-def test_default_tile_on_a_cpu_is_that_of_the_test_above():
-    placement = Placement.of(256)
-    assert placement.tile == 32
-    assert len(placement.devices) == 8
+@pytest.mark.parametrize(
+    ("platform", "chains", "devices", "tile", "used"),
+    [
+        ("cpu", 256, 8, 32, 8),  # that of the tests above
+        ("cpu", 20, 8, 20, 1),
+        ("gpu", 128, 1, 128, 1),
+        ("gpu", 4096, 4, 1024, 4),
+        ("gpu", 100_000, 2, 16_384, 2),
+    ],
+)
+def test_default_tile(platform, chains, devices, tile, used):
+    placement = Placement.of(chains, devices=[SimpleNamespace(platform=platform)] * devices)
+    assert (placement.tile, len(placement.devices)) == (tile, used)
 
 
 def test_chunks_change_no_draw(alone):

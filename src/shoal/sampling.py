@@ -91,8 +91,8 @@ def sample(  # noqa: PLR0913  (the front door: each is a choice that users make)
         tuning: the `tuning` of another result with the same sampler; skips warmup.
         precision: "float32" or "float64".
         num_superchains: starting points; the chains are divided among them.
-        tile: chains that are evaluated at once; draws depend on it to the last bit. A constant of the
-            backend by default.
+        tile: chains that are evaluated at once; draws depend on it to the last bit. By default 32 on a CPU, and on an
+            accelerator all its chains, up to 16,384.
 
     Returns:
         The draws, how they were made, and whether they can be trusted.
