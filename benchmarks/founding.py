@@ -20,6 +20,8 @@ from pathlib import Path
 
 import numpy as np
 
+from shoal.cores import VARIABLE
+
 FOLDER = Path(__file__).parent
 sys.path.insert(0, str(FOLDER.parent))
 
@@ -44,9 +46,13 @@ def measured(name: str, seed: int) -> dict[str, float]:
 
 
 def apart(name: str, seed: int) -> dict[str, float] | None:
-    """`measured` in a process of its own; None where it failed."""
+    """`measured` in a process of its own; None where it failed.
+
+    Shoal has JAX show a device for every core; peers get the one that JAX has by default, which uses all cores.
+    """
     command = [sys.executable, __file__, "--one", name, str(seed)]
-    ended = subprocess.run(command, capture_output=True, text=True, check=False)
+    variables = dict(os.environ) if name.startswith("shoal") else {**os.environ, VARIABLE: "1"}
+    ended = subprocess.run(command, env=variables, capture_output=True, text=True, check=False)
     if ended.returncode:
         print(f"{name}, seed {seed}: {ended.stderr.strip().splitlines()[-1]}", flush=True)
         return None
