@@ -181,10 +181,11 @@ class Stages:
         """
         if self.placement != self._all:
             follows = self._redirected(behind)
+            self.position = self.position[follows]
             if self.run is not None:
                 self._left = Whereabouts(*(rows[follows] for rows in whereabouts(self.run, self.placement)))
-                self._made = int(self.run.step)
-            self.position, self.placement, self.run = self.position[follows], self._all, None
+                self.position, self._made = self._left.position, int(self.run.step)
+            self.placement, self.run = self._all, None
             self._follows = np.arange(self.num_chains)
 
     def spare(self, behind: np.ndarray) -> np.ndarray:
