@@ -95,7 +95,7 @@ def test_first_draw_takes_the_memory_from_its_law():
     kernel = GHMC()
     target = some_target()
     keys = jax.vmap(lambda n: jax.random.fold_in(root_key(0), n))(jnp.arange(CHAINS))
-    keys = Keys(jnp.int32(0), root_key(1), keys)
+    keys = Keys(jnp.int32(0), keys)
     ensemble = kernel.init(jnp.asarray(np.random.default_rng(0).normal(size=(CHAINS, DIM)), jnp.float32), target)
     memory = kernel.refreshed(keys, ensemble.memory, kernel.tuning(DIM, np.float32))
     ensemble = eqx.tree_at(lambda e: e.memory, ensemble, memory)

@@ -87,6 +87,19 @@ def test_same_seed_same_draws_and_the_second_call_compiles_nothing(result, compi
     assert not np.array_equal(other.draws["beta"], result.draws["beta"])
 
 
+def test_compiling_counts_as_compiling():
+    """All but what converts a number: of the programs of a warmup some are small."""
+    seconds = []
+    listen = lambda event, duration, **_: seconds.append(duration) if "backend_compile" in event else None
+    jax.monitoring.register_event_duration_secs_listener(listen)
+    try:
+        timing = shoal.sample(regression(), num_chains=80, num_samples=20, progress_bar=False).timing
+    finally:
+        jax.monitoring.unregister_event_duration_listener(listen)
+    assert len(seconds) > 8
+    assert timing.compile > 0.97 * sum(seconds)
+
+
 def test_more_samples_begin_with_the_fewer(result):
     longer = shoal.sample(regression(), **TUNED, num_samples=130)
     np.testing.assert_array_equal(longer.draws["beta"][:, :100], result.draws["beta"])

@@ -13,6 +13,7 @@ from shoal.diagnostics.effective import many_chain_ess
 from shoal.dynamics.integrators import MCLACHLAN, TWO_LEAPFROGS
 from shoal.dynamics.metrics import Diagonal, LowRank
 from shoal.kernels import JitteredHMC
+from shoal.kernels.microcanonical import Microcanonical
 from shoal.mesh import Placement
 from shoal.randomness import root_key
 from shoal.run import Program, advance, begin, enter
@@ -442,6 +443,22 @@ def scouting(num_scouts: int) -> Stages:
     stages = Stages(target, Placement.of(64, 32, jax.devices()[:1]), root_key(0), starts, 100, lambda *_: None)
     stages.scout(num_scouts)
     return stages
+
+
+def test_what_is_known_of_where_the_chains_are_is_not_evaluated_again():
+    """All go on from the scouts, and HMC from the microcanonical sampler, with the densities and gradients there."""
+    stages, burning, settling = scouting(16), Microcanonical(), JitteredHMC()
+    dim = stages.target.dim
+    first = stages.play(burning, Fixed(), burning.tuning(dim, np.float32), 3)[0]
+    assert stages.gradients == 16 + first.gradients.sum()
+    stages.gather(np.zeros(16, bool))
+    then = stages.play(settling, Fixed(), settling.tuning(dim, np.float32), 3)[0]
+    assert stages.gradients == 16 + first.gradients.sum() + then.gradients.sum()
+    ensemble = stages.run.ensemble
+    assert ensemble.memory is None
+    log_density, gradient = stages.target(ensemble.position)
+    np.testing.assert_allclose(ensemble.log_density, log_density, rtol=1e-5)
+    np.testing.assert_allclose(ensemble.gradient, gradient, rtol=1e-4, atol=1e-4)
 
 
 def test_chains_go_on_from_where_a_scout_of_their_start_is():

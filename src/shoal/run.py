@@ -8,7 +8,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import PartitionSpec
+from jax.sharding import Mesh, PartitionSpec
 from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree
 
 from shoal.adaptation.base import Adaptation, Fixed
@@ -104,49 +104,89 @@ def begin(
         position: where the chains begin; the log density is finite there.
         tuning: what to begin with.
     """
-    chain = placement.place(placement.chain_numbers(), split=True)
-    start = placement.place(placement.pad(position), split=True)
+    return enter(program, start(program, placement, root, position, tuning), placement, 0)
+
+
+def start(
+    program: Program,
+    placement: Placement,
+    root: PRNGKeyArray,
+    position: Float[np.ndarray, "chains dim"],
+    tuning: PyTree,
+) -> Run:
+    """As `begin`, in no phase yet."""
     target = placement.place(program.target, split=False)
-    ensemble = _ensemble_at(program.kernel, target, start, placement)
-    tuning = placement.place(tuning, split=False)
-    zero = placement.place(jnp.zeros((), jnp.int32), split=False)
-    return enter(program, Run(root, zero, chain, ensemble, tuning, None, {}, jnp.zeros(2, jnp.int32)), placement, 0)
+    padded = placement.place(placement.pad(position), split=True)
+    return _idle(placement, root, _ensemble_at(program.kernel, target, padded, placement), 0, tuning)
+
+
+class Whereabouts(NamedTuple):
+    """Where chains are, on the host: what a kernel that remembers nothing can go on from."""
+
+    position: Float[np.ndarray, "chains dim"]
+    log_density: Float[np.ndarray, " chains"]
+    gradient: Float[np.ndarray, "chains dim"]
+
+
+def whereabouts(run: Run, placement: Placement) -> Whereabouts:
+    """Of all chains but those that fill up a tile."""
+    ensemble = run.ensemble
+    rows = (ensemble.position, ensemble.log_density, ensemble.gradient)
+    return Whereabouts(*(np.asarray(leaf)[: placement.num_chains] for leaf in rows))
+
+
+def resume(placement: Placement, root: PRNGKeyArray, where: Whereabouts, step: int, tuning: PyTree) -> Run:
+    """A run in no phase yet, where other chains have left it; nothing is evaluated.
+
+    Args:
+        placement: its `num_chains` is the number of rows of `where`.
+        root: the key of the run.
+        where: the chains are.
+        step: draws made so far.
+        tuning: what to go on with.
+    """
+    ensemble = Ensemble(*placement.place([placement.pad(rows) for rows in where], split=True))
+    return _idle(placement, root, ensemble, step, tuning)
+
+
+def _idle(placement: Placement, root: PRNGKeyArray, ensemble: Ensemble, step: int, tuning: PyTree) -> Run:
+    chain = placement.place(placement.chain_numbers(), split=True)
+    everywhere = root, np.asarray(step, np.int32), tuning, np.zeros(2, np.int32)
+    root, made, tuning, window = placement.place(everywhere, split=False)
+    return Run(root, made, chain, ensemble, tuning, None, {}, window)
 
 
 def enter(program: Program, run: Run, placement: Placement, length: int) -> Run:
     """The same chains at the start of a phase of `length` draws: fresh adaptation and statistics."""
-    adaptation, statistics = _fresh(program, run.tuning, run.ensemble)
-    window = placement.place(np.array([int(run.step), length], np.int32), split=False)
+    folds = program.statistics
+    adaptation, statistics = _fresh(program.adaptation, folds, run.tuning, run.ensemble if folds else None)
+    window = np.array([int(run.step), length], np.int32)
+    root, adaptation, window = placement.place((run.root, adaptation, window), split=False)
     statistics = placement.place(statistics, split=True)
-    return Run(
-        placement.place(run.root, split=False),
-        run.step,
-        run.chain,
-        run.ensemble,
-        run.tuning,
-        placement.place(adaptation, split=False),
-        statistics,
-        window,
-    )
+    return Run(root, run.step, run.chain, run.ensemble, run.tuning, adaptation, statistics, window)
 
 
 @compiled
-def _fresh(program: Program, tuning: PyTree, ensemble: Ensemble) -> tuple[PyTree, dict[str, PyTree]]:
-    statistics = {name: fold.init(ensemble) for name, fold in program.statistics.items()}
-    return program.adaptation.init(tuning), statistics
+def _fresh(
+    adaptation: Adaptation, folds: dict[str, Statistic], tuning: PyTree, ensemble: PyTree
+) -> tuple[PyTree, dict[str, PyTree]]:
+    return adaptation.init(tuning), {name: fold.init(ensemble) for name, fold in folds.items()}
 
 
-@compiled
 def frozen(program: Program, run: Run, placement: Placement) -> PyTree:
     """The tuning that the adaptation has settled on."""
+    return _frozen(program.adaptation, run.adaptation, run.tuning, placement.mesh)
 
+
+@compiled
+def _frozen(adaptation: Adaptation, memory: PyTree, tuning: PyTree, mesh: Mesh) -> PyTree:
     def local(arguments: tuple[Adaptation, PyTree, PyTree]) -> PyTree:
         adaptation, memory, tuning = arguments
         return isolated(adaptation.freeze(memory, tuning))
 
     everywhere = PartitionSpec()
-    spread = _on_mesh(local, placement, (everywhere, everywhere, everywhere), everywhere)
-    return spread((program.adaptation, run.adaptation, run.tuning))
+    spread = _on_mesh(local, mesh, (everywhere, everywhere, everywhere), everywhere)
+    return spread((adaptation, memory, tuning))
 
 
 @compiled
@@ -155,7 +195,7 @@ def _ensemble_at(kernel: AnyKernel, target: Target, position: Array, placement: 
         target, position = arguments
         return _join(over_tiles(lambda tile: kernel.init(tile, target), placement.split(position)))
 
-    return _on_mesh(local, placement, (PartitionSpec(), PartitionSpec(CHAINS)), PartitionSpec(CHAINS))(
+    return _on_mesh(local, placement.mesh, (PartitionSpec(), PartitionSpec(CHAINS)), PartitionSpec(CHAINS))(
         (target, position)
     )
 
@@ -199,7 +239,7 @@ def advance(
 
         return jax.lax.fori_loop(0, sweeps, tick, (run, buffer))
 
-    spread = _on_mesh(local, placement, (everywhere, where, everywhere), (where, PartitionSpec(None, CHAINS)))
+    spread = _on_mesh(local, placement.mesh, (everywhere, where, everywhere), (where, PartitionSpec(None, CHAINS)))
     return spread((program, run, sweeps))
 
 
@@ -252,13 +292,13 @@ def _join(tree: PyTree) -> PyTree:
     return jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), tree)
 
 
-def _on_mesh(function: Callable[..., Any], placement: Placement, inside: Any, outside: Any) -> Callable[..., Any]:
+def _on_mesh(function: Callable[..., Any], mesh: Mesh, inside: Any, outside: Any) -> Callable[..., Any]:
     """`function` of one tuple of arguments, run by every device on its own chains."""
 
     def spread(arguments: tuple[Any, ...]) -> Any:
         arrays, rest = eqx.partition(arguments, eqx.is_array)
         local = lambda arrays: function(eqx.combine(arrays, rest))
-        return jax.shard_map(local, mesh=placement.mesh, in_specs=(inside,), out_specs=outside, check_vma=False)(arrays)
+        return jax.shard_map(local, mesh=mesh, in_specs=(inside,), out_specs=outside, check_vma=False)(arrays)
 
     return spread
 

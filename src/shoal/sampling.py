@@ -112,6 +112,7 @@ def sample(  # noqa: PLR0913  (the front door: each is a choice that users make)
     with _precision(request.dtype), progress(progress_bar) as show:
         placement = Placement.of(num_chains, tile)
         warn_of_idle_cores(placement.num_padded // placement.tile)
+        began = time.perf_counter()
         target = model.target(request.dtype)
         root = root_key(seed)
         if initial_positions is None:
@@ -119,7 +120,7 @@ def sample(  # noqa: PLR0913  (the front door: each is a choice that users make)
             starts = dispersed(model, target, root, num_chains, groups, request.dtype)
         else:
             starts = given(model, target, initial_positions, num_chains, request.dtype)
-        session = _Session(request, model, target, placement, starts, show)
+        session = _Session(request, model, target, placement, starts, show, time.perf_counter() - began)
         return session.sample(root, seed, out)
 
 
@@ -136,7 +137,10 @@ class _Warm(NamedTuple):
 
 @dataclass
 class _Session:
-    """One call of `sample`: two phases of the same loop, and what is told on the way."""
+    """One call of `sample`: two phases of the same loop, and what is told on the way.
+
+    `seconds` is what finding the starts took: compiling, as good as all of it.
+    """
 
     request: Request
     model: Model
@@ -144,18 +148,21 @@ class _Session:
     placement: Placement
     starts: Starts
     show: Callable[[ChunkReport], None]
+    seconds: float
 
     def sample(self, root: Any, seed: int, out: Any) -> Result:
         request = self.request
         warm = self.staged(root) if request.ends_itself else self.fixed_length(root)
         # Fetched before sampling: a device that fails there may give nothing back afterwards.
         tuning = tuning_to_arrays(warm.run.tuning)
+        began = time.perf_counter()
         folds = {"health": Health(), "moments": Moments()}
         sampling = Program(self.target, request.sampler.kernel(), Fixed(), folds, keep_draws)
         run = eqx.tree_at(lambda r: r.tuning, warm.run, request.sampler.frozen(warm.run.tuning))
         run = enter(sampling, run, self.placement, request.num_samples)
         capacity = max(1, self.capacity(run) // sampling.kernel.draws_per_sweep)
-        compiled = warm.compile_seconds + compile_phase(sampling, run, self.placement, capacity)
+        compile_phase(sampling, run, self.placement, capacity)
+        compiled = self.seconds + warm.compile_seconds + time.perf_counter() - began
         header = self.header(seed, warm.record)
         length = request.num_samples
         draws = MemoryDraws(length, header) if out is None else ZarrDraws(out, length, header)
@@ -218,10 +225,11 @@ class _Session:
         )
         stages = Stages(self.target, self.placement, root, self.starts.position, self.request.num_warmup, tell)
         warmed = sampler.warm_up(stages, self.model.dim, self.request.dtype)
+        run = stages.ready(sampler.kernel(), warmed.tuning)
         seconds = time.perf_counter() - began - stages.compile_seconds
         record = {"draws": stages.draws, **warmed.record}
         return _Warm(
-            stages.ready(sampler.kernel(), warmed.tuning),
+            run,
             stages.compile_seconds,
             seconds,
             stages.gradients,

@@ -45,6 +45,11 @@ class Kernel[Tuning](eqx.Module):
         log_density, gradient = target(position)
         return Ensemble(position, log_density, gradient)
 
+    @property
+    def remembers(self) -> bool:
+        """Whether an ensemble holds more for this kernel than where the chains are."""
+        return type(self).init is not Kernel.init
+
     def sweep(
         self, stream: Stream, index: Int[Array, ""], ensemble: Ensemble, tuning: Tuning, target: Target
     ) -> tuple[Ensemble, Transition]:

@@ -1,6 +1,8 @@
 """Stages of a warmup: some draws of all chains with one kernel and one tuning, then a look from the host."""
 
-from collections.abc import Callable
+import contextlib
+import time
+from collections.abc import Callable, Hashable, Iterator
 from typing import Any, NamedTuple
 
 import equinox as eqx
@@ -12,7 +14,19 @@ from shoal.adaptation.base import Adaptation
 from shoal.ensemble import Transition
 from shoal.kernels.base import AnyKernel
 from shoal.mesh import Placement
-from shoal.run import Program, Run, advance, begin, compile_phase, enter, frozen, sweeps_as_array
+from shoal.run import (
+    Program,
+    Run,
+    Whereabouts,
+    advance,
+    compile_phase,
+    enter,
+    frozen,
+    resume,
+    start,
+    sweeps_as_array,
+    whereabouts,
+)
 from shoal.target import Target
 
 # Draws that go to the host at a time: the buffer on the device is as long, whatever the stage.
@@ -131,9 +145,10 @@ class Stages:
         self._follows = np.arange(placement.num_chains)
         self.gradients = self.draws = 0
         self.compile_seconds = 0.0
+        self._left: Whereabouts | None = None  # by the scouts, for all to go on from
         self._made = 0  # draws that the random numbers of later ones must not repeat
         self._kernel: AnyKernel | None = None
-        self._compiled: set[Any] = set()
+        self._compiled: set[Hashable] = set()
 
     @property
     def exhausted(self) -> bool:
@@ -166,10 +181,11 @@ class Stages:
         """
         if self.placement != self._all:
             follows = self._redirected(behind)
+            self.position = self.position[follows]
             if self.run is not None:
-                self.position = np.asarray(self.run.ensemble.position)[: self.num_chains]
-                self._made = int(self.run.step)
-            self.position, self.placement, self.run = self.position[follows], self._all, None
+                self._left = Whereabouts(*(rows[follows] for rows in whereabouts(self.run, self.placement)))
+                self.position, self._made = self._left.position, int(self.run.step)
+            self.placement, self.run = self._all, None
             self._follows = np.arange(self.num_chains)
 
     def spare(self, behind: np.ndarray) -> np.ndarray:
@@ -197,8 +213,13 @@ class Stages:
             What they left, and the tuning that the adaptation has settled on.
         """
         program = Program(self.target, kernel, adaptation, {}, keep_trail)
-        run = enter(program, self.ready(kernel, tuning), self.placement, draws)
-        self._compile(program, run)
+        run, structure = self.ready(kernel, tuning), jax.tree.structure(tuning)
+        with self._compiling(("enter", adaptation, structure)):
+            run = enter(program, run, self.placement, draws)
+        with self._compiling(("play", self.placement, kernel, adaptation, structure)) as new:
+            if new:
+                compile_phase(program, run, self.placement, CAPACITY)
+                frozen(program, run, self.placement)
         kept, done = [], 0
         while done < draws:
             count = min(CAPACITY, draws - done)
@@ -218,22 +239,34 @@ class Stages:
         """The chains where they are, with this kernel's memory and this tuning."""
         run = self.run
         if run is None or kernel != self._kernel:
-            bare = Program(self.target, kernel)
-            position = self.position if run is None else np.asarray(run.ensemble.position)[: self.num_chains]
+            here = self._left if run is None else whereabouts(run, self.placement)
             made = self._made if run is None else int(run.step)
-            fresh = begin(bare, self.placement, self.root, position, tuning)
-            step = self.placement.place(np.asarray(made, fresh.step.dtype), split=False)
-            run = eqx.tree_at(lambda r: r.step, fresh, step)
-            self.gradients += self.num_chains
+            if here is None or kernel.remembers:
+                position = self.position if here is None else here.position
+                run = self._started(kernel, position, made, tuning)
+            else:
+                run = resume(self.placement, self.root, here, made, tuning)
         self._kernel = kernel
         tuning = self.placement.place(tuning, split=False)
         return eqx.tree_at(lambda r: r.tuning, run, tuning, is_leaf=lambda leaf: leaf is run.tuning)
 
-    def _compile(self, program: Program, run: Run) -> None:
-        key = (self.placement, program.kernel, program.adaptation, jax.tree.structure(run.tuning))
-        if key not in self._compiled:
-            self._compiled.add(key)
-            self.compile_seconds += compile_phase(program, run, self.placement, CAPACITY)
+    def _started(self, kernel: AnyKernel, position: np.ndarray, made: int, tuning: Any) -> Run:
+        with self._compiling(("start", kernel, self.placement)):
+            fresh = jax.block_until_ready(
+                start(Program(self.target, kernel), self.placement, self.root, position, tuning)
+            )
+        self.gradients += self.num_chains
+        step = self.placement.place(np.asarray(made, fresh.step.dtype), split=False)
+        return eqx.tree_at(lambda r: r.step, fresh, step)
+
+    @contextlib.contextmanager
+    def _compiling(self, key: Hashable) -> Iterator[bool]:
+        """Whether the program within is new; its time then counts as compiling."""
+        began, new = time.perf_counter(), key not in self._compiled
+        yield new
+        self._compiled.add(key)
+        if new:
+            self.compile_seconds += time.perf_counter() - began
 
 
 def together(position: np.ndarray) -> list[np.ndarray]:

@@ -15,6 +15,7 @@ from typing import NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
+import scipy.linalg
 from jax.typing import DTypeLike
 
 from shoal.dynamics.metrics import Diagonal, LowRank, Metric
@@ -160,10 +161,14 @@ def _by_geometric_mean(draws: np.ndarray, gradients: np.ndarray) -> tuple[np.nda
 
 
 def _eigh(matrix: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Eigenpairs of a symmetric matrix; NaN where there are none."""
+    """Eigenpairs of a symmetric matrix; NaN where there are none.
+
+    By relatively robust representations: divide and conquer, which NumPy takes, makes many small products on all cores,
+    and where those are busy each of them waits for its turn, 20 times as long as it works.
+    """
     try:
-        return np.linalg.eigh(matrix)
-    except np.linalg.LinAlgError:
+        return scipy.linalg.eigh(matrix, driver="evr")
+    except (np.linalg.LinAlgError, ValueError):
         return np.full(len(matrix), np.nan), np.full_like(matrix, np.nan)
 
 
