@@ -186,9 +186,12 @@ def _subspace(draws: np.ndarray, gradients: np.ndarray) -> tuple[np.ndarray, np.
 def largest_eigenvalue(rows: np.ndarray, iterations: int = 30) -> float:
     """The largest eigenvalue of the second moment of rows `[n, dim]`, by power iteration."""
     # Not an eigenvector of anything a user would write: power iteration must not start orthogonal to one.
-    vector, value = 1.0 + 0.1 * np.cos(np.arange(rows.shape[1])), 1.0
+    count, dim = rows.shape
+    vector, value = 1.0 + 0.1 * np.cos(np.arange(dim)), 1.0
+    # One product of matrices is quicker than many passes over the rows.
+    moment = rows.T @ rows / count if dim <= min(count, DENSE_FIT) else None
     for _ in range(iterations):
-        vector = rows.T @ (rows @ vector) / len(rows)
+        vector = rows.T @ (rows @ vector) / count if moment is None else moment @ vector
         value = float(np.linalg.norm(vector))
         vector = vector / max(value, np.finfo(float).tiny)
     return max(value, np.finfo(float).tiny)
