@@ -48,6 +48,10 @@ STRAGGLERS = 0.007
 # A metric that is dearer is a wrong one as a rule, learned from chains that are still on their way: burn-in waits for
 # as many more stages, and scouts do not call it settled.
 DEAR, PATIENCE = 100.0, 4
+# The share of the starts that must have a scout in the bulk before lost ones are given up: a minority does not say
+# where the mass is, and nested R-hat could not say that it was wrong. Burn-in gives nobody up: there the best
+# quarter leads the metric, however few its starts are.
+QUORUM = 0.5
 # What counts as the same price, and, of few draws, as the same length.
 SAME_PRICE, SAME_LENGTH = 1.25, 2.0
 # The share of a stage's draws in which the step size still adapts.
@@ -74,6 +78,7 @@ class Look(NamedTuple):
         shift: of the log density since the stage before.
         pull: of the mean gradient.
         behind: which chains were far behind.
+        lost: which scouts were where next to none of the mass can be.
     """
 
     trail: Trail
@@ -82,6 +87,7 @@ class Look(NamedTuple):
     shift: float
     pull: float
     behind: np.ndarray
+    lost: np.ndarray
 
     @property
     def price(self) -> float:
@@ -89,21 +95,33 @@ class Look(NamedTuple):
         return self.choice.prices[self.choice.best]
 
     @property
+    def centred(self) -> bool:
+        """Whether the mean gradient is near zero."""
+        return self.pull < min(1.0, max(PULL, 4.0 / self.trail.log_density.shape[1] ** 0.5))
+
+    @property
     def still(self) -> bool:
-        chains, draws = self.trail.log_density.shape[1], self.trail.log_density.size
+        """Whether nothing moves."""
         # Halves of a few draws of a few chains differ by chance.
-        bound = max(STILL, 3.0 * (2.0 / draws) ** 0.5)
-        pull = min(1.0, max(PULL, 4.0 / chains**0.5))
-        return abs(self.drift) < bound and self.shift < bound and self.pull < pull and self.price > NARROW
+        bound = max(STILL, 3.0 * (2.0 / self.trail.log_density.size) ** 0.5)
+        return abs(self.drift) < bound and self.shift < bound and self.centred and self.price > NARROW
 
 
-def look(trail: Trail, before: "Look | None", stages: Stages) -> Look:
+def look(trail: Trail, before: "Look | None", stages: Stages, quorum: float = QUORUM) -> Look:
     """Look at a stage.
 
-    Nothing is learned from scouts far behind others of their start: a metric for all would suit nobody.
+    Nothing is learned from scouts that are lost or far behind others of their start: a metric for all would suit
+    nobody, and trajectories as long as it asks for would be paid for by all.
+
+    Args:
+        trail: what it left.
+        before: the look at the one before.
+        stages: the chains.
+        quorum: share of the starts that must have a scout that is not lost for others to be.
     """
-    behind = trail.late(1.0 - ADAPTING).behind
-    spare = stages.spare(behind)
+    late = trail.late(1.0 - ADAPTING)
+    behind, lost = late.behind, stages.lost(late, quorum)
+    spare = stages.spare(behind) | lost
     if spare.any():
         trail = trail.chains(~spare)
     late = trail.late(1.0 - ADAPTING).thinned()
@@ -112,7 +130,7 @@ def look(trail: Trail, before: "Look | None", stages: Stages) -> Look:
         shift = abs(late.log_density.mean(dtype=float) - before.trail.log_density.mean(dtype=float)) / late.deviation
     choice = choose(late.position, late.gradient)
     pull = choice.whitening.pull(late.gradient.reshape(-1, late.gradient.shape[-1]).astype(float))
-    return Look(late, choice, trail.drift, float(shift), pull, behind)
+    return Look(late, choice, trail.drift, float(shift), pull, behind, lost)
 
 
 class Phase(NamedTuple):
@@ -147,14 +165,16 @@ def burn_in(stages: Stages, dim: int, dtype: DTypeLike) -> Phase:
         tuning = _with_metric(kernel.tuning(dim, dtype), whitening, dtype)
         for _ in range(BURN_IN_STAGES):
             trail, tuning = stages.play(kernel, adaptation, tuning, BURN_IN_STAGE)
-            seen = look(trail, seen, stages)
+            seen = look(trail, seen, stages, quorum=0.0)
             step = float(tuning.step_size) * _rescaling(whitening, seen)
             whitening = seen.choice.whitening
             tuning = eqx.tree_at(lambda t: t.step_size, tuning, jnp.asarray(step, dtype))
             tuning = _with_metric(tuning, whitening, dtype)
-            patience -= seen.still
+            # The law of LAPS sees all chains: with lost ones among them its step does not let the others stand still.
+            spoilt = seen.lost.any() and seen.centred and seen.price < DEAR
+            patience -= int(seen.still or spoilt)
             arrived = seen.price < DEAR and not stages.spare(seen.behind).any()
-            if (seen.still and (arrived or not patience)) or stages.exhausted:
+            if (seen.still and arrived) or patience <= 0 or stages.exhausted:
                 break
     spent = stages.draws - begun[0], stages.gradients - begun[1]
     setting = Setting.first(dim) if seen is None else guessed(seen.choice.best, whitening, *_rows(seen))
@@ -211,7 +231,8 @@ def _stage(
     same = retuned(setting, setting.family, setting.whitening, *_rows(seen))
     if not 1.0 / SAME_LENGTH < same.trajectory / setting.trajectory < SAME_LENGTH:
         return seen, same, False
-    return seen, setting, seen.still and seen.price < DEAR and bool(seen.behind.mean() < STRAGGLERS)
+    waited_for = (seen.behind & ~seen.lost).mean() >= STRAGGLERS
+    return seen, setting, bool(seen.still and seen.price < DEAR and not waited_for)
 
 
 def _smoother(stages: Stages, setting: Setting, kernel: JitteredHMC, target_accept: float, dtype: DTypeLike) -> Setting:
