@@ -19,7 +19,7 @@ from shoal.run import Program, advance, begin, enter
 from shoal.samplers.arrays import tuning_from_arrays, tuning_to_arrays
 from shoal.samplers.auto import Auto
 from shoal.warmup.pace import Pace, efficiency, pace
-from shoal.warmup.phases import _smoother, look, settling_kernel
+from shoal.warmup.phases import Phase, _smoother, _until_still, look, settling_kernel
 from shoal.warmup.race import resemblance_ess, worst_ess
 from shoal.warmup.setting import Setting, corrected
 from shoal.warmup.stages import Stages, Trail, leaders, together
@@ -532,6 +532,30 @@ def test_a_mode_without_mass_costs_nothing_and_is_told():
     told = [finding for finding in result.findings if finding.where == "starts"]
     assert [finding.number for finding in told] == [4.0]
     assert not told[0].blocking
+
+
+def test_scouts_go_on_while_the_price_rises_and_longer_when_nothing_moves(rng, monkeypatch):
+    stages, played = scouting(32), []
+    prices = [4.0, 4.0, 4.8, 5.8, 7.0, 7.0]
+    moves = [False, True, False, False, False, False]
+
+    def play(kernel, adaptation, tuning, draws):
+        """Draws of two widths, whose ratio no metric for all makes up for."""
+        number = min(len(played), len(prices) - 1)
+        played.append(draws)
+        width = np.where(np.arange(32)[:, None] // 2 % 2, (2 * prices[number]) ** 0.5, (2 * prices[number]) ** -0.5)
+        steps = rng.normal(size=(draws, 32, 2))
+        climb = np.linspace(0, 20, draws)[:, None] if moves[number] else 0.0
+        rest = (np.full((draws, 32), value) for value in (0.8, float(tuning.step_size), 2.0, 0.0))
+        return Trail(width * steps, -steps / width, climb + rng.normal(size=(draws, 32)), *rest), tuning
+
+    monkeypatch.setattr(stages, "play", play)
+    before = Phase("burn-in", None, Setting.first(2)._replace(trajectory=2.0), True, 0, 0)
+    _, _, settled = _until_still(stages, before, settling_kernel(1000), 0.8, 8, np.float32)
+    assert settled
+    assert len(played) >= len(prices)
+    # The first had none before it, the second moved, and the third is elsewhere than the second was.
+    assert played[0] == played[3] < played[4] < played[5]
 
 
 def test_all_chains_are_scouts_where_starts_are_many():

@@ -12,11 +12,11 @@ from shoal.kernels.jittered_hmc import JitteredHMCTuning
 from shoal.kernels.nuts import NUTSTuning
 from shoal.samplers.base import Sampler, check_positive, check_whole
 from shoal.samplers.staged import Staged, Warmed, as_record, given_up, unsettled
+from shoal.warmup.few import few_chains
 from shoal.warmup.phases import (
     MOST_SCOUTS,
     SCOUTS,
     burn_in,
-    few_chains,
     scouted,
     settle,
     settling_adaptation,

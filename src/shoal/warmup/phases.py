@@ -17,10 +17,9 @@ from jax.typing import DTypeLike
 
 from shoal.adaptation import During, StepSize
 from shoal.adaptation.laps import LAPS
-from shoal.dynamics.integrators import LEAPFROG, MCLACHLAN, TWO_LEAPFROGS
-from shoal.kernels import NUTS, JitteredHMC
+from shoal.dynamics.integrators import MCLACHLAN, TWO_LEAPFROGS
+from shoal.kernels import JitteredHMC
 from shoal.kernels.microcanonical import Microcanonical
-from shoal.kernels.nuts import NUTSTuning
 from shoal.warmup.setting import Setting, corrected, guessed, retuned
 from shoal.warmup.stages import Stages, Trail
 from shoal.warmup.whitening import Choice, Whitening, choose, unit
@@ -36,8 +35,6 @@ FIRST_STEPS, STEPS_GROW = 8, 2
 DUEL_DRAWS, DUEL_MARGIN = 10, 1.1
 # How much longer its first step is.
 SMOOTHER = 1.5
-# Draws of the stages of a few chains, and of the last one, which only settles the step size.
-FEW_CHAINS_DRAWS, FEW_CHAINS_LAST = (30, 30, 40, 60, 80, 120), 60
 # What counts as standing still: in standard deviations of the log density between chains, and of the gradient.
 STILL, PULL = 0.3, 0.5
 # At the target no metric costs less than 1, since the mean of -(x - Ex) times the gradient is 1 in every coordinate;
@@ -52,6 +49,10 @@ DEAR, PATIENCE = 100.0, 4
 # where the mass is, and nested R-hat could not say that it was wrong. Burn-in gives nobody up: there the best
 # quarter leads the metric, however few its starts are.
 QUORUM = 0.5
+# A price that is this many times that of the stage before, of all chains and of scouts, still rises: chains that leave
+# a wide region for a narrow one do so slowly at first. A stage more of scouts costs little; of all it costs much, and
+# the prices of heavy tails change by as much from chance.
+RISES = 2.0, 1.1
 # What counts as the same price, and, of few draws, as the same length.
 SAME_PRICE, SAME_LENGTH = 1.25, 2.0
 # The share of a stage's draws in which the step size still adapts.
@@ -184,12 +185,7 @@ def burn_in(stages: Stages, dim: int, dtype: DTypeLike) -> Phase:
 def scouted(stages: Stages, burnt: Phase, kernel: JitteredHMC, target_accept: float, dtype: DTypeLike) -> Phase:
     """From the end of burn-in to a metric, a step size and a splitting, by the chains that went through it."""
     begun = stages.draws, stages.gradients
-    seen, setting, settled, most = burnt.look, burnt.setting, False, FIRST_STEPS
-    for draws in STAGES:
-        seen, setting, settled = _stage(stages, setting, seen, kernel, target_accept, draws, most, dtype)
-        most *= STEPS_GROW
-        if settled or stages.exhausted:
-            break
+    seen, setting, settled = _until_still(stages, burnt, kernel, target_accept, FIRST_STEPS, dtype)
     if settled and not stages.exhausted:
         setting = _smoother(stages, setting, kernel, target_accept, dtype)
     return Phase("scouting", seen, setting, settled, stages.draws - begun[0], stages.gradients - begun[1])
@@ -198,12 +194,26 @@ def scouted(stages: Stages, burnt: Phase, kernel: JitteredHMC, target_accept: fl
 def settle(stages: Stages, before: Phase, kernel: JitteredHMC, target_accept: float, dtype: DTypeLike) -> Phase:
     """All chains to stationarity, with the metric and the step size that sampling can begin with."""
     begun = stages.draws, stages.gradients
-    seen, setting, settled = before.look, before.setting, False
-    for draws in STAGES:
-        seen, setting, settled = _stage(stages, setting, seen, kernel, target_accept, draws, kernel.max_steps, dtype)
-        if settled or stages.exhausted:
-            break
+    seen, setting, settled = _until_still(stages, before, kernel, target_accept, kernel.max_steps, dtype)
     return Phase("settling", seen, setting, settled, stages.draws - begun[0], stages.gradients - begun[1])
+
+
+def _until_still(
+    stages: Stages, before: Phase, kernel: JitteredHMC, target_accept: float, most_steps: int, dtype: DTypeLike
+) -> tuple[Look, Setting, bool]:
+    """Stages of settling until everything stands still or the draws are spent; the trajectories of each twice as long.
+
+    Stages become longer when the chains stand still. While they move a metric is soon stale, and long trajectories in
+    a stale metric are most of what a transition costs.
+    """
+    seen, setting, number, left = before.look, before.setting, 0, sum(STAGES)
+    while True:
+        draws = STAGES[number]
+        seen, setting, settled = _stage(stages, setting, seen, kernel, target_accept, draws, most_steps, dtype)
+        most_steps, left = STEPS_GROW * most_steps, left - draws
+        number = min(number + seen.still, len(STAGES) - 1)
+        if settled or stages.exhausted or left <= 0:
+            return seen, setting, settled
 
 
 def _stage(
@@ -227,12 +237,13 @@ def _stage(
     adapted = setting._replace(step_size=float(tuning.step_size))
     setting = corrected(kernel, adapted, fixed(seen.trail), target_accept)
     if setting.whitening.price(*_rows(seen)) > SAME_PRICE * seen.price:
-        return seen, _setting(seen, setting), False
+        return seen, relearned(seen, setting), False
     same = retuned(setting, setting.family, setting.whitening, *_rows(seen))
     if not 1.0 / SAME_LENGTH < same.trajectory / setting.trajectory < SAME_LENGTH:
         return seen, same, False
+    rises = before is not None and seen.price > RISES[stages.scouting] * before.price
     waited_for = (seen.behind & ~seen.lost).mean() >= STRAGGLERS
-    return seen, setting, bool(seen.still and seen.price < DEAR and not waited_for)
+    return seen, setting, bool(seen.still and seen.price < DEAR and not rises and not waited_for)
 
 
 def _smoother(stages: Stages, setting: Setting, kernel: JitteredHMC, target_accept: float, dtype: DTypeLike) -> Setting:
@@ -254,34 +265,13 @@ def fixed(late: Trail) -> Trail:
     return late.since(1)
 
 
-def few_chains(
-    stages: Stages, kernel: NUTS, adaptation: During, tuning: NUTSTuning, dtype: DTypeLike
-) -> tuple[Phase, NUTSTuning]:
-    """The whole warmup of a few chains, from their starts: NUTS in stages, the metric learned anew after each."""
-    begun = stages.draws, stages.gradients
-    dim = stages.position.shape[1]
-    setting, seen, price, settled = Setting.first(dim)._replace(integrator=LEAPFROG), None, np.inf, False
-    for draws in FEW_CHAINS_DRAWS:
-        trail, tuning = stages.play(kernel, adaptation, tuning, draws)
-        seen = look(trail, seen, stages)
-        setting = _setting(seen, setting._replace(step_size=float(tuning.step_size)))
-        tuning = NUTSTuning(jnp.asarray(setting.step_size, dtype), setting.whitening.metric(dtype))
-        last, price = price, seen.price
-        settled = seen.still and price < SAME_PRICE * last
-        if settled or stages.exhausted:
-            break
-    # The metric is new: its step size is found with it, and neither changes afterwards.
-    _, tuning = stages.play(kernel, adaptation, tuning, FEW_CHAINS_LAST)
-    return Phase("settling", seen, setting, settled, stages.draws - begun[0], stages.gradients - begun[1]), tuning
-
-
 def _rows(seen: Look) -> tuple[np.ndarray, np.ndarray]:
     """Draws and gradients of a look, `[n, dim]`."""
     rows = lambda values: values.reshape(-1, values.shape[-1]).astype(float)
     return rows(seen.trail.position), rows(seen.trail.gradient)
 
 
-def _setting(seen: Look, before: Setting) -> Setting:
+def relearned(seen: Look, before: Setting) -> Setting:
     """The setting for the metric of a look."""
     return retuned(before, seen.choice.best, seen.choice.whitening, *_rows(seen))
 
