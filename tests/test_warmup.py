@@ -20,7 +20,7 @@ from shoal.run import Program, advance, begin, enter
 from shoal.samplers.arrays import tuning_from_arrays, tuning_to_arrays
 from shoal.samplers.auto import Auto
 from shoal.warmup.pace import Pace, efficiency, pace
-from shoal.warmup.phases import _smoother, look, settling_kernel
+from shoal.warmup.phases import Phase, _smoother, _until_still, look, settling_kernel
 from shoal.warmup.race import resemblance_ess, worst_ess
 from shoal.warmup.setting import Setting, corrected
 from shoal.warmup.stages import Stages, Trail, leaders, together
@@ -470,7 +470,7 @@ def test_chains_go_on_from_where_a_scout_of_their_start_is():
     at = np.asarray(stages.run.ensemble.position)[:16]
     behind = np.zeros(16, bool)
     behind[[0, 4, 5]] = True  # the first scout of the first start, and both of the third
-    stages.gather(behind)
+    assert stages.gather(behind, np.zeros(16, bool)) == 0
     begun = stages.position
     assert len(begun) == 64
     np.testing.assert_array_equal(begun[0], at[0])
@@ -486,7 +486,7 @@ def test_far_chains_do_not_lead_the_metric_where_another_of_their_start_is_ahead
     stages, behind = scouting(32), np.zeros(32, bool)
     behind[[0, 4, 8, 9, 10, 11]] = True
     np.testing.assert_array_equal(np.flatnonzero(stages.spare(behind)), [0, 4])  # nobody is ahead of the third start
-    stages.gather(behind)
+    stages.gather(behind, np.zeros(32, bool))
     assert not stages.spare(np.arange(64) < 9).any()  # all that are left behind are to be waited for
 
     stages, position = scouting(32), rng.normal(size=(20, 32, 2))
@@ -496,6 +496,83 @@ def test_far_chains_do_not_lead_the_metric_where_another_of_their_start_is_ahead
     np.testing.assert_array_equal(np.flatnonzero(seen.behind), [0, 4])
     assert seen.trail.log_density.shape == (10, 30)
     assert seen.choice.whitening.scale == pytest.approx(np.ones(2), rel=0.3)
+
+
+def test_chains_of_lost_scouts_go_on_from_where_others_are():
+    stages = scouting(16)
+    stages.play(JitteredHMC(), Auto().adaptation(), JitteredHMC().tuning(stages.target.dim, np.float32), 3)
+    at = np.asarray(stages.run.ensemble.position)[:16]
+    lost = np.zeros(16, bool)
+    lost[[0, 4, 5]] = True  # the first scout of the first start, and both of the third
+    assert stages.gather(np.zeros(16, bool), lost) == 1
+    np.testing.assert_array_equal(stages.position[:8], np.repeat(at[1:2], 8, axis=0))
+    led_by = [np.flatnonzero((at == row).all(1)).item() for row in stages.position[16:24]]
+    assert len(set(led_by)) == 8
+    assert not lost[led_by].any()
+
+
+def trail_at(level: np.ndarray, rng: np.random.Generator) -> Trail:
+    """Draws of a standard normal law, with log densities that differ by as much from chain to chain."""
+    position = rng.normal(size=(20, len(level), 2))
+    position[..., 0] += np.where(level < 0, 1e3, 0.0)
+    return Trail(position, -position, *(level + 0.1 * rng.normal(size=(20, len(level))),) * 5)
+
+
+def test_scouts_are_lost_by_the_word_of_most_starts(rng):
+    stages, level = scouting(32), np.zeros(32)
+    level[4:16] = -100.0  # three starts of eight, four scouts each; more than an eighth is never an outlier
+    level[16] = -10.0
+    seen = look(trail_at(level, rng), None, stages)
+    np.testing.assert_array_equal(np.flatnonzero(seen.lost), np.arange(4, 16))
+    assert not seen.behind.any()
+    assert seen.choice.whitening.scale == pytest.approx(np.ones(2), rel=0.3)
+    level[17:20] = level[16] = -100.0  # half of them
+    trail = trail_at(level, rng)
+    assert not look(trail, None, stages).lost.any()
+    assert look(trail, None, stages, quorum=0.0).lost.sum() == 16
+    stages.gather(np.zeros(32, bool), np.zeros(32, bool))
+    # All chains are waited for.
+    assert not look(trail_at(np.repeat(level, 2), rng), None, stages, quorum=0.0).lost.any()
+
+
+def test_a_mode_without_mass_costs_nothing_and_is_told():
+    def log_density(p):
+        far = -0.5 * jnp.square(p["x"] - 30.0).sum() - 400.0
+        return jnp.logaddexp(-0.5 * jnp.square(p["x"]).sum(), far)
+
+    model = shoal.Model(params={"x": shoal.real(shape=(4,))}, log_density=log_density)
+    starts = np.where(np.arange(16) < 4, 30.0, 1.0)[:, None] + np.linspace(-1, 1, 64).reshape(16, 4)
+    result = sampled(model, num_chains=128, initial_positions={"x": np.repeat(starts, 8, axis=0)})
+    assert result.converged
+    assert np.abs(np.asarray(result.draws["x"])).max() < 8
+    assert result.gradients.warmup < 20_000
+    told = [finding for finding in result.findings if finding.where == "starts"]
+    assert [finding.number for finding in told] == [4.0]
+    assert not told[0].blocking
+
+
+def test_scouts_go_on_while_the_price_rises_and_longer_when_nothing_moves(rng, monkeypatch):
+    stages, played = scouting(32), []
+    prices = [4.0, 4.0, 4.8, 5.8, 7.0, 7.0]
+    moves = [False, True, False, False, False, False]
+
+    def play(kernel, adaptation, tuning, draws):
+        """Draws of two widths, whose ratio no metric for all makes up for."""
+        number = min(len(played), len(prices) - 1)
+        played.append(draws)
+        width = np.where(np.arange(32)[:, None] // 2 % 2, (2 * prices[number]) ** 0.5, (2 * prices[number]) ** -0.5)
+        steps = rng.normal(size=(draws, 32, 2))
+        climb = np.linspace(0, 20, draws)[:, None] if moves[number] else 0.0
+        rest = (np.full((draws, 32), value) for value in (0.8, float(tuning.step_size), 2.0, 0.0))
+        return Trail(width * steps, -steps / width, climb + rng.normal(size=(draws, 32)), *rest), tuning
+
+    monkeypatch.setattr(stages, "play", play)
+    before = Phase("burn-in", None, Setting.first(2)._replace(trajectory=2.0), True, 0, 0)
+    _, _, settled = _until_still(stages, before, settling_kernel(1000), 0.8, 8, np.float32)
+    assert settled
+    assert len(played) >= len(prices)
+    # The first had none before it, the second moved, and the third is elsewhere than the second was.
+    assert played[0] == played[3] < played[4] < played[5]
 
 
 def test_all_chains_are_scouts_where_starts_are_many():

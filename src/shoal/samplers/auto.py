@@ -11,12 +11,12 @@ from shoal.adaptation import Adaptation
 from shoal.kernels.jittered_hmc import JitteredHMCTuning
 from shoal.kernels.nuts import NUTSTuning
 from shoal.samplers.base import Sampler, check_positive, check_whole
-from shoal.samplers.staged import Staged, Warmed, as_record, unsettled
+from shoal.samplers.staged import Staged, Warmed, as_record, given_up, unsettled
+from shoal.warmup.few import few_chains
 from shoal.warmup.phases import (
     MOST_SCOUTS,
     SCOUTS,
     burn_in,
-    few_chains,
     scouted,
     settle,
     settling_adaptation,
@@ -74,14 +74,14 @@ class Auto(Staged):
         burnt = burn_in(stages, dim, dtype)
         ahead = scouted(stages, burnt, kernel, self.target_accept, dtype)
         assert ahead.look is not None
-        stages.gather(ahead.look.behind)
+        elsewhere = stages.gather(ahead.look.behind, ahead.look.lost)
         settled = settle(stages, ahead, kernel, self.target_accept, dtype)
         ended = race(stages, settled, kernel, self.target_accept, self.race_share, dtype)
         record = {
             "phases": [as_record(burnt), as_record(ahead), as_record(settled), _phase(ended)],
             "race": _entries(ended),
         }
-        return Warmed(ended.winner.setting.tuning(dtype), record, unsettled(settled))
+        return Warmed(ended.winner.setting.tuning(dtype), record, given_up(elsewhere) + unsettled(settled))
 
 
 class AutoFewChains(Staged):

@@ -59,3 +59,16 @@ def unsettled(phase: Phase) -> tuple[Finding, ...]:
     )
     remedy = "Whether the draws that followed can be used, the other findings say; if they cannot, reparametrise."
     return (Finding("warmup", "warmup", abs(look.drift), words, remedy, blocking=False),)
+
+
+def given_up(starts: int) -> tuple[Finding, ...]:
+    """What to say of starts whose chains follow scouts of others."""
+    if not starts:
+        return ()
+    words = (
+        f"From {starts} of the starts no scout had come near the bulk when those of the others had settled: their log "
+        "density was so much lower that a region there would have to be a thousand times as wide in every direction "
+        "to hold as much of the mass. The chains of these starts went on from where scouts of other starts were."
+    )
+    remedy = "A mode that can be reached from these starts only is not in the draws; expect one only if you know of it."
+    return (Finding("warmup", "starts", float(starts), words, remedy, blocking=False),)

@@ -17,10 +17,9 @@ from jax.typing import DTypeLike
 
 from shoal.adaptation import During, StepSize
 from shoal.adaptation.laps import LAPS
-from shoal.dynamics.integrators import LEAPFROG, MCLACHLAN, TWO_LEAPFROGS
-from shoal.kernels import NUTS, JitteredHMC
+from shoal.dynamics.integrators import MCLACHLAN, TWO_LEAPFROGS
+from shoal.kernels import JitteredHMC
 from shoal.kernels.microcanonical import Microcanonical
-from shoal.kernels.nuts import NUTSTuning
 from shoal.warmup.setting import Setting, corrected, guessed, retuned
 from shoal.warmup.stages import Stages, Trail
 from shoal.warmup.whitening import Choice, Whitening, choose, unit
@@ -36,8 +35,6 @@ FIRST_STEPS, STEPS_GROW = 8, 2
 DUEL_DRAWS, DUEL_MARGIN = 10, 1.1
 # How much longer its first step is.
 SMOOTHER = 1.5
-# Draws of the stages of a few chains, and of the last one, which only settles the step size.
-FEW_CHAINS_DRAWS, FEW_CHAINS_LAST = (30, 30, 40, 60, 80, 120), 60
 # What counts as standing still: in standard deviations of the log density between chains, and of the gradient.
 STILL, PULL = 0.3, 0.5
 # At the target no metric costs less than 1, since the mean of -(x - Ex) times the gradient is 1 in every coordinate;
@@ -48,6 +45,14 @@ STRAGGLERS = 0.007
 # A metric that is dearer is a wrong one as a rule, learned from chains that are still on their way: burn-in waits for
 # as many more stages, and scouts do not call it settled.
 DEAR, PATIENCE = 100.0, 4
+# The share of the starts that must have a scout in the bulk before lost ones are given up: a minority does not say
+# where the mass is, and nested R-hat could not say that it was wrong. Burn-in gives nobody up: there the best
+# quarter leads the metric, however few its starts are.
+QUORUM = 0.5
+# A price that is this many times that of the stage before, of all chains and of scouts, still rises: chains that leave
+# a wide region for a narrow one do so slowly at first. A stage more of scouts costs little; of all it costs much, and
+# the prices of heavy tails change by as much from chance.
+RISES = 2.0, 1.1
 # What counts as the same price, and, of few draws, as the same length.
 SAME_PRICE, SAME_LENGTH = 1.25, 2.0
 # The share of a stage's draws in which the step size still adapts.
@@ -74,6 +79,7 @@ class Look(NamedTuple):
         shift: of the log density since the stage before.
         pull: of the mean gradient.
         behind: which chains were far behind.
+        lost: which scouts were where next to none of the mass can be.
     """
 
     trail: Trail
@@ -82,6 +88,7 @@ class Look(NamedTuple):
     shift: float
     pull: float
     behind: np.ndarray
+    lost: np.ndarray
 
     @property
     def price(self) -> float:
@@ -89,21 +96,33 @@ class Look(NamedTuple):
         return self.choice.prices[self.choice.best]
 
     @property
+    def centred(self) -> bool:
+        """Whether the mean gradient is near zero."""
+        return self.pull < min(1.0, max(PULL, 4.0 / self.trail.log_density.shape[1] ** 0.5))
+
+    @property
     def still(self) -> bool:
-        chains, draws = self.trail.log_density.shape[1], self.trail.log_density.size
+        """Whether nothing moves."""
         # Halves of a few draws of a few chains differ by chance.
-        bound = max(STILL, 3.0 * (2.0 / draws) ** 0.5)
-        pull = min(1.0, max(PULL, 4.0 / chains**0.5))
-        return abs(self.drift) < bound and self.shift < bound and self.pull < pull and self.price > NARROW
+        bound = max(STILL, 3.0 * (2.0 / self.trail.log_density.size) ** 0.5)
+        return abs(self.drift) < bound and self.shift < bound and self.centred and self.price > NARROW
 
 
-def look(trail: Trail, before: "Look | None", stages: Stages) -> Look:
+def look(trail: Trail, before: "Look | None", stages: Stages, quorum: float = QUORUM) -> Look:
     """Look at a stage.
 
-    Nothing is learned from scouts far behind others of their start: a metric for all would suit nobody.
+    Nothing is learned from scouts that are lost or far behind others of their start: a metric for all would suit
+    nobody, and trajectories as long as it asks for would be paid for by all.
+
+    Args:
+        trail: what it left.
+        before: the look at the one before.
+        stages: the chains.
+        quorum: share of the starts that must have a scout that is not lost for others to be.
     """
-    behind = trail.late(1.0 - ADAPTING).behind
-    spare = stages.spare(behind)
+    late = trail.late(1.0 - ADAPTING)
+    behind, lost = late.behind, stages.lost(late, quorum)
+    spare = stages.spare(behind) | lost
     if spare.any():
         trail = trail.chains(~spare)
     late = trail.late(1.0 - ADAPTING).thinned()
@@ -112,7 +131,7 @@ def look(trail: Trail, before: "Look | None", stages: Stages) -> Look:
         shift = abs(late.log_density.mean(dtype=float) - before.trail.log_density.mean(dtype=float)) / late.deviation
     choice = choose(late.position, late.gradient)
     pull = choice.whitening.pull(late.gradient.reshape(-1, late.gradient.shape[-1]).astype(float))
-    return Look(late, choice, trail.drift, float(shift), pull, behind)
+    return Look(late, choice, trail.drift, float(shift), pull, behind, lost)
 
 
 class Phase(NamedTuple):
@@ -147,14 +166,16 @@ def burn_in(stages: Stages, dim: int, dtype: DTypeLike) -> Phase:
         tuning = _with_metric(kernel.tuning(dim, dtype), whitening, dtype)
         for _ in range(BURN_IN_STAGES):
             trail, tuning = stages.play(kernel, adaptation, tuning, BURN_IN_STAGE)
-            seen = look(trail, seen, stages)
+            seen = look(trail, seen, stages, quorum=0.0)
             step = float(tuning.step_size) * _rescaling(whitening, seen)
             whitening = seen.choice.whitening
             tuning = eqx.tree_at(lambda t: t.step_size, tuning, jnp.asarray(step, dtype))
             tuning = _with_metric(tuning, whitening, dtype)
-            patience -= seen.still
+            # The law of LAPS sees all chains: with lost ones among them its step does not let the others stand still.
+            spoilt = seen.lost.any() and seen.centred and seen.price < DEAR
+            patience -= int(seen.still or spoilt)
             arrived = seen.price < DEAR and not stages.spare(seen.behind).any()
-            if (seen.still and (arrived or not patience)) or stages.exhausted:
+            if (seen.still and arrived) or patience <= 0 or stages.exhausted:
                 break
     spent = stages.draws - begun[0], stages.gradients - begun[1]
     setting = Setting.first(dim) if seen is None else guessed(seen.choice.best, whitening, *_rows(seen))
@@ -164,12 +185,7 @@ def burn_in(stages: Stages, dim: int, dtype: DTypeLike) -> Phase:
 def scouted(stages: Stages, burnt: Phase, kernel: JitteredHMC, target_accept: float, dtype: DTypeLike) -> Phase:
     """From the end of burn-in to a metric, a step size and a splitting, by the chains that went through it."""
     begun = stages.draws, stages.gradients
-    seen, setting, settled, most = burnt.look, burnt.setting, False, FIRST_STEPS
-    for draws in STAGES:
-        seen, setting, settled = _stage(stages, setting, seen, kernel, target_accept, draws, most, dtype)
-        most *= STEPS_GROW
-        if settled or stages.exhausted:
-            break
+    seen, setting, settled = _until_still(stages, burnt, kernel, target_accept, FIRST_STEPS, dtype)
     if settled and not stages.exhausted:
         setting = _smoother(stages, setting, kernel, target_accept, dtype)
     return Phase("scouting", seen, setting, settled, stages.draws - begun[0], stages.gradients - begun[1])
@@ -178,12 +194,26 @@ def scouted(stages: Stages, burnt: Phase, kernel: JitteredHMC, target_accept: fl
 def settle(stages: Stages, before: Phase, kernel: JitteredHMC, target_accept: float, dtype: DTypeLike) -> Phase:
     """All chains to stationarity, with the metric and the step size that sampling can begin with."""
     begun = stages.draws, stages.gradients
-    seen, setting, settled = before.look, before.setting, False
-    for draws in STAGES:
-        seen, setting, settled = _stage(stages, setting, seen, kernel, target_accept, draws, kernel.max_steps, dtype)
-        if settled or stages.exhausted:
-            break
+    seen, setting, settled = _until_still(stages, before, kernel, target_accept, kernel.max_steps, dtype)
     return Phase("settling", seen, setting, settled, stages.draws - begun[0], stages.gradients - begun[1])
+
+
+def _until_still(
+    stages: Stages, before: Phase, kernel: JitteredHMC, target_accept: float, most_steps: int, dtype: DTypeLike
+) -> tuple[Look, Setting, bool]:
+    """Stages of settling until everything stands still or the draws are spent; the trajectories of each twice as long.
+
+    Stages become longer when the chains stand still. While they move a metric is soon stale, and long trajectories in
+    a stale metric are most of what a transition costs.
+    """
+    seen, setting, number, left = before.look, before.setting, 0, sum(STAGES)
+    while True:
+        draws = STAGES[number]
+        seen, setting, settled = _stage(stages, setting, seen, kernel, target_accept, draws, most_steps, dtype)
+        most_steps, left = STEPS_GROW * most_steps, left - draws
+        number = min(number + seen.still, len(STAGES) - 1)
+        if settled or stages.exhausted or left <= 0:
+            return seen, setting, settled
 
 
 def _stage(
@@ -207,11 +237,13 @@ def _stage(
     adapted = setting._replace(step_size=float(tuning.step_size))
     setting = corrected(kernel, adapted, fixed(seen.trail), target_accept)
     if setting.whitening.price(*_rows(seen)) > SAME_PRICE * seen.price:
-        return seen, _setting(seen, setting), False
+        return seen, relearned(seen, setting), False
     same = retuned(setting, setting.family, setting.whitening, *_rows(seen))
     if not 1.0 / SAME_LENGTH < same.trajectory / setting.trajectory < SAME_LENGTH:
         return seen, same, False
-    return seen, setting, seen.still and seen.price < DEAR and bool(seen.behind.mean() < STRAGGLERS)
+    rises = before is not None and seen.price > RISES[stages.scouting] * before.price
+    waited_for = (seen.behind & ~seen.lost).mean() >= STRAGGLERS
+    return seen, setting, bool(seen.still and seen.price < DEAR and not rises and not waited_for)
 
 
 def _smoother(stages: Stages, setting: Setting, kernel: JitteredHMC, target_accept: float, dtype: DTypeLike) -> Setting:
@@ -233,34 +265,13 @@ def fixed(late: Trail) -> Trail:
     return late.since(1)
 
 
-def few_chains(
-    stages: Stages, kernel: NUTS, adaptation: During, tuning: NUTSTuning, dtype: DTypeLike
-) -> tuple[Phase, NUTSTuning]:
-    """The whole warmup of a few chains, from their starts: NUTS in stages, the metric learned anew after each."""
-    begun = stages.draws, stages.gradients
-    dim = stages.position.shape[1]
-    setting, seen, price, settled = Setting.first(dim)._replace(integrator=LEAPFROG), None, np.inf, False
-    for draws in FEW_CHAINS_DRAWS:
-        trail, tuning = stages.play(kernel, adaptation, tuning, draws)
-        seen = look(trail, seen, stages)
-        setting = _setting(seen, setting._replace(step_size=float(tuning.step_size)))
-        tuning = NUTSTuning(jnp.asarray(setting.step_size, dtype), setting.whitening.metric(dtype))
-        last, price = price, seen.price
-        settled = seen.still and price < SAME_PRICE * last
-        if settled or stages.exhausted:
-            break
-    # The metric is new: its step size is found with it, and neither changes afterwards.
-    _, tuning = stages.play(kernel, adaptation, tuning, FEW_CHAINS_LAST)
-    return Phase("settling", seen, setting, settled, stages.draws - begun[0], stages.gradients - begun[1]), tuning
-
-
 def _rows(seen: Look) -> tuple[np.ndarray, np.ndarray]:
     """Draws and gradients of a look, `[n, dim]`."""
     rows = lambda values: values.reshape(-1, values.shape[-1]).astype(float)
     return rows(seen.trail.position), rows(seen.trail.gradient)
 
 
-def _setting(seen: Look, before: Setting) -> Setting:
+def relearned(seen: Look, before: Setting) -> Setting:
     """The setting for the metric of a look."""
     return retuned(before, seen.choice.best, seen.choice.whitening, *_rows(seen))
 

@@ -35,6 +35,9 @@ CAPACITY = 10
 FEW_CHAINS = 16
 # A chain this many interquartile ranges below the median is behind: 13 standard deviations of a normal law.
 FAR_BEHIND = 10.0
+# A scout is lost when its log density is this many times the dimension below that of the best quarter: a region there
+# would have to be a thousand times as wide in every direction to hold as much of the mass.
+LOST = 7.0
 # What the host looks at of a stage, at most: more chains or draws say little more about scales.
 MOST_NUMBERS = 2**24
 
@@ -106,6 +109,14 @@ class Trail(NamedTuple):
         low, middle, high = np.quantile(level, (0.25, 0.5, 0.75))
         return middle - level > FAR_BEHIND * (high - low)
 
+    @property
+    def lost(self) -> np.ndarray:
+        """Which chains are where next to none of the mass can be, if the best quarter of them is where any is."""
+        level = self.log_density.mean(0, dtype=float)
+        if level.size < FEW_CHAINS:
+            return np.zeros(level.size, bool)
+        return np.quantile(level, 0.75) - level > LOST * self.position.shape[2]
+
 
 class Stages:
     """Where the chains are between stages, and what it has cost to get there.
@@ -173,36 +184,64 @@ class Stages:
             tile = min(self._all.tile, len(scouts))
             self.placement = Placement.of(len(scouts), tile, self._all.devices)
 
-    def gather(self, behind: np.ndarray) -> None:
+    @property
+    def scouting(self) -> bool:
+        """Whether only the scouts move."""
+        return self.placement != self._all
+
+    def gather(self, behind: np.ndarray, lost: np.ndarray) -> int:
         """Go on with all chains, each from where a scout from its start is.
 
         Args:
             behind: the scouts that no other chain follows, unless all from its start are behind.
+            lost: those that are given up: not even they go on from where they are, and where all from a start are
+                lost, its chains follow scouts of other starts.
+
+        Returns:
+            How many starts have chains that follow scouts of others.
         """
-        if self.placement != self._all:
-            follows = self._redirected(behind)
-            self.position = self.position[follows]
-            if self.run is not None:
-                self._left = Whereabouts(*(rows[follows] for rows in whereabouts(self.run, self.placement)))
-                self.position, self._made = self._left.position, int(self.run.step)
-            self.placement, self.run = self._all, None
-            self._follows = np.arange(self.num_chains)
+        if not self.scouting:
+            return 0
+        given_up = self._starts_of_only(lost)
+        follows = self._redirected(behind, lost)
+        self.position = self.position[follows]
+        if self.run is not None:
+            self._left = Whereabouts(*(rows[follows] for rows in whereabouts(self.run, self.placement)))
+            self.position, self._made = self._left.position, int(self.run.step)
+        self.placement, self.run = self._all, None
+        self._follows = np.arange(self.num_chains)
+        return given_up
+
+    def lost(self, trail: Trail, quorum: float) -> np.ndarray:
+        """The scouts that are lost, if more than this share of the starts has another; else nobody is."""
+        lost = trail.lost
+        told = self.scouting and 1.0 - self._starts_of_only(lost) / len(self._starts) > quorum
+        return lost if told else np.zeros_like(lost)
+
+    def _starts_of_only(self, scouts: np.ndarray) -> int:
+        """How many starts have no scouts but these."""
+        return sum(bool(scouts[self._follows[group]].all()) for group in self._starts)
 
     def spare(self, behind: np.ndarray) -> np.ndarray:
         """Of the scouts behind, those from whose start another is not: they lead nobody, and no metric is for them."""
         spare = np.zeros_like(behind)
-        for group in self._starts if self.placement != self._all else ():
+        for group in self._starts if self.scouting else ():
             chains = np.unique(self._follows[group])
             spare[chains] = behind[chains] & ~behind[chains].all()
         return spare
 
-    def _redirected(self, behind: np.ndarray) -> np.ndarray:
-        follows = self._follows.copy()
-        for group in self._starts:
+    def _redirected(self, behind: np.ndarray, lost: np.ndarray) -> np.ndarray:
+        follows, found = self._follows.copy(), np.flatnonzero(~lost)
+        for number, group in enumerate(self._starts):
             scouts = np.unique(self._follows[group])
-            ahead = scouts[~behind[scouts]]
-            for scout in scouts[behind[scouts]] if ahead.size else ():
-                others = group[self._follows[group] == scout][1:]
+            if lost[scouts].all():
+                # Each start begins with another scout, so that no few of them lead all.
+                follows[group] = np.resize(np.roll(found, -number), group.size)
+                continue
+            ahead = scouts[~(behind | lost)[scouts]]
+            ahead = ahead if ahead.size else scouts[~lost[scouts]]
+            for scout in np.setdiff1d(scouts, ahead):
+                others = group[self._follows[group] == scout][0 if lost[scout] else 1 :]
                 follows[others] = ahead[np.arange(others.size) % ahead.size]
         return follows
 
