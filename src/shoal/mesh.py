@@ -8,7 +8,7 @@ and 8 devices; a pooled scalar made from reductions outside the tiles was not.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cache, cached_property, wraps
+from functools import cached_property
 from typing import Any
 
 import equinox as eqx
@@ -27,14 +27,6 @@ CHAINS = "chains"
 # would take more memory for their intermediate results.
 TILE = {"cpu": 32}
 TILE_ON_ACCELERATORS = 16_384
-# What XLA is told, by backend, for the same seed to give the same draws. On a CPU it merges equal expressions early in
-# a program for several devices and late in one for a single device; products and sums then fuse, and round, otherwise.
-# Leaving the pass out was measured to cost nothing. On a GPU it adds up scattered terms in any order, and computes
-# products by whichever of several programs was fastest on trial.
-COMPILER_OPTIONS: dict[str, dict[str, Any]] = {
-    "cpu": {"xla_disable_hlo_passes": "cse"},
-    "gpu": {"xla_gpu_deterministic_ops": True},
-}
 
 
 @dataclass(frozen=True)
@@ -89,18 +81,6 @@ class Placement:
     def split(self, tree: PyTree) -> PyTree:
         """`[chains, ...]` to `[tiles, tile, ...]`."""
         return jax.tree.map(lambda leaf: leaf.reshape(-1, self.tile, *leaf.shape[1:]), tree)
-
-
-def compiled[**P, R](function: Callable[P, R]) -> Callable[P, R]:
-    """`function` compiled with the `COMPILER_OPTIONS` of the default backend."""
-    # equinox hands what it does not know on to jax.jit, which its types do not say.
-    with_options = cache(lambda backend: eqx.filter_jit(function, compiler_options=COMPILER_OPTIONS.get(backend)))  # pyright: ignore[reportCallIssue]
-
-    @wraps(function)
-    def call(*args: P.args, **kwargs: P.kwargs) -> R:
-        return with_options(jax.default_backend())(*args, **kwargs)
-
-    return call
 
 
 def isolated(tree: PyTree) -> PyTree:

@@ -12,9 +12,10 @@ from jax.sharding import Mesh, PartitionSpec
 from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree
 
 from shoal.adaptation.base import Adaptation, Fixed
+from shoal.compiling import compiled
 from shoal.ensemble import Ensemble, Transition
 from shoal.kernels.base import AnyKernel
-from shoal.mesh import CHAINS, Placement, Pool, compiled, isolated, over_tiles
+from shoal.mesh import CHAINS, Placement, Pool, isolated, over_tiles
 from shoal.randomness import Stream
 from shoal.statistics.base import Statistic
 from shoal.target import Target

@@ -13,7 +13,9 @@ import jax
 import numpy as np
 
 import shoal
+from shoal import compiling
 from shoal.adaptation import Fixed
+from shoal.compiling import warn_of_slow_sums
 from shoal.cores import warn_of_idle_cores
 from shoal.diagnostics.findings import Finding
 from shoal.mesh import Placement
@@ -67,6 +69,7 @@ def sample(  # noqa: PLR0913  (the front door: each is a choice that users make)
     precision: str = "float32",
     num_superchains: int | None = None,
     tile: int | None = None,
+    deterministic: bool = True,
 ) -> Result:
     """Sample a model with many chains that tune themselves together.
 
@@ -93,6 +96,9 @@ def sample(  # noqa: PLR0913  (the front door: each is a choice that users make)
         num_superchains: starting points; the chains are divided among them.
         tile: chains that are evaluated at once; draws depend on it to the last bit. By default 32 on a CPU, and on an
             accelerator all its chains, up to 16,384.
+        deterministic: whether the same seed gives the same draws on a GPU, too. Without it models that index their
+            parameters (`level[group]`) are several times as fast there with thousands of chains. Elsewhere it changes
+            nothing.
 
     Returns:
         The draws, how they were made, and whether they can be trusted.
@@ -109,11 +115,12 @@ def sample(  # noqa: PLR0913  (the front door: each is a choice that users make)
     if out is not None:
         out = check_new(out)
         zarr_package()
-    with _precision(request.dtype), progress(progress_bar) as show:
+    with _precision(request.dtype), compiling.deterministic(deterministic), progress(progress_bar) as show:
         placement = Placement.of(num_chains, tile)
         warn_of_idle_cores(placement.num_padded // placement.tile)
         began = time.perf_counter()
         target = model.target(request.dtype)
+        warn_of_slow_sums(target, request.dtype, num_chains)
         root = root_key(seed)
         if initial_positions is None:
             groups = default_superchains(num_chains) if num_superchains is None else num_superchains
@@ -317,6 +324,7 @@ class _Session:
             "seed": seed,
             "precision": request.precision,
             "tile": self.placement.tile,
+            "deterministic": compiling.is_deterministic(),
             "tuning_given": request.tuning is not None,
         }
 

@@ -46,6 +46,12 @@ PRECISIONS = ("float32", "float64")
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Decides every draw.")
 @click.option("--precision", type=click.Choice(PRECISIONS), default="float32", show_default=True, help="Of numbers.")
 @click.option("--tile", type=click.IntRange(min=1), help="Chains evaluated at once.  [default: by backend]")
+@click.option(
+    "--deterministic/--not-deterministic",
+    default=True,
+    show_default=True,
+    help="The same draws on a GPU, too; may be slow.",
+)
 @click.option("--devices", type=click.IntRange(min=1), help="CPU devices to use.  [default: one per core]")
 @click.option("--out", type=click.Path(), help="A new directory for the draws.  [default: runs/TARGET]")
 @click.option("--no-progress", is_flag=True, help="Do not show how far it is.")
@@ -105,6 +111,7 @@ def run(model: Any, recipe: "Sampler", out: Path | None, options: dict[str, Any]
         progress_bar=not (options["quiet"] or options["no_progress"]),
         precision=options["precision"],
         tile=options["tile"],
+        deterministic=options["deterministic"],
     )
 
 

@@ -1,0 +1,67 @@
+"""What XLA is told, and where being deterministic is dear."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import shoal
+from shoal import compiling
+
+
+def test_only_a_gpu_may_be_let_off():
+    told = {backend: compiling.compiler_options(backend) for backend in ("cpu", "gpu", "tpu")}
+    assert told == {**compiling.COMPILER_OPTIONS, "tpu": {}}
+    with compiling.deterministic(False):
+        assert compiling.compiler_options("gpu") == {}
+        assert compiling.compiler_options("cpu") == told["cpu"]
+        assert not compiling.is_deterministic()
+    assert compiling.is_deterministic()
+
+
+def test_other_options_make_another_program(compile_counter, monkeypatch):
+    """An option that a session changes must not be answered by a program compiled with others."""
+    double = compiling.compiled(lambda x: 2 * x)
+    x = np.ones(3, np.float32)
+    double(x)
+    monkeypatch.setitem(compiling.COMPILER_OPTIONS, "cpu", {})
+    with compile_counter:
+        double(x)
+        double(x)
+    assert compile_counter.count == 1
+
+
+GROUP = np.arange(12) % 3
+
+
+def log_density(indexed: bool):
+    def density(params):
+        level = params["level"]
+        return -0.5 * jnp.square((level[GROUP] if indexed else level.repeat(4)) - 1.0).sum()
+
+    return density
+
+
+@pytest.mark.parametrize("indexed", [True, False])
+def test_models_that_index_their_parameters_are_told_of_the_price(indexed, monkeypatch, recwarn):
+    model = shoal.Model(params={"level": shoal.real(3)}, log_density=log_density(indexed))
+    target = model.target(np.float32)
+    assert compiling.scatters(target, np.float32) == indexed
+    compiling.warn_of_slow_sums(target, np.float32, 4096)
+    assert not recwarn.list  # on a CPU it costs nothing
+    monkeypatch.setattr("jax.default_backend", lambda: "gpu")
+    compiling.warn_of_slow_sums(target, np.float32, 128)
+    with compiling.deterministic(False):
+        compiling.warn_of_slow_sums(target, np.float32, 4096)
+    assert not recwarn.list
+    compiling.warn_of_slow_sums(target, np.float32, 4096)
+    assert len(recwarn.list) == int(indexed)
+
+
+def test_scatter_inside_a_loop_is_seen():
+    def density(params):
+        step = lambda total, row: (total - 0.5 * (params["level"][row] - 1.0) ** 2, None)
+        return jax.lax.scan(step, 0.0, jnp.asarray(GROUP))[0]
+
+    target = shoal.Model(params={"level": shoal.real(3)}, log_density=density).target(np.float32)
+    assert compiling.scatters(target, np.float32)
