@@ -48,7 +48,7 @@ def measured(name: str, seed: int) -> dict[str, float]:
 def apart(name: str, seed: int) -> dict[str, float] | None:
     """`measured` in a process of its own; None where it failed.
 
-    Shoal has JAX show a device for every core; peers get the one that JAX has by default, which uses all cores.
+    Shoal has JAX show a device for every core; peers get the one that JAX has by default.
     """
     command = [sys.executable, __file__, "--one", name, str(seed)]
     variables = dict(os.environ) if name.startswith("shoal") else {**os.environ, VARIABLE: "1"}

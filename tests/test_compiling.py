@@ -42,6 +42,13 @@ def log_density(indexed: bool):
     return density
 
 
+def test_a_single_term_is_no_sum():
+    model = shoal.Model(
+        params={"level": shoal.real(3)}, log_density=lambda p: -0.5 * (p["level"].at[1].add(2.0) ** 2).sum()
+    )
+    assert not compiling.scatters(model.target(np.float32), np.float32)
+
+
 @pytest.mark.parametrize("indexed", [True, False])
 def test_models_that_index_their_parameters_are_told_of_the_price(indexed, monkeypatch, recwarn):
     model = shoal.Model(params={"level": shoal.real(3)}, log_density=log_density(indexed))
@@ -60,8 +67,8 @@ def test_models_that_index_their_parameters_are_told_of_the_price(indexed, monke
 
 def test_scatter_inside_a_loop_is_seen():
     def density(params):
-        step = lambda total, row: (total - 0.5 * (params["level"][row] - 1.0) ** 2, None)
-        return jax.lax.scan(step, 0.0, jnp.asarray(GROUP))[0]
+        step = lambda total, rows: (total - 0.5 * ((params["level"][rows] - 1.0) ** 2).sum(), None)
+        return jax.lax.scan(step, 0.0, jnp.asarray(GROUP).reshape(2, 6))[0]
 
     target = shoal.Model(params={"level": shoal.real(3)}, log_density=density).target(np.float32)
     assert compiling.scatters(target, np.float32)

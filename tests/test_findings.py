@@ -153,8 +153,16 @@ def in_the_tail(z: np.ndarray, share: float, lowest: bool = True) -> np.ndarray:
 @pytest.mark.parametrize("tail", TAILS)
 @pytest.mark.parametrize("lowest", [True, False])
 def test_neck_is_found_whatever_the_tail_is_like(lowest, tail):
-    z = ar1(np.random.default_rng(0), CHAINS, 400, (5,))
-    (finding,) = run(0, tail=tail, acceptance_rate=in_the_tail(z, 0.4, lowest))
+    acceptance = np.empty((CHAINS, 400))
+
+    def visit(z):
+        """Twenty chains go far into the tail, once, and stay for a while."""
+        rng = np.random.default_rng(0)
+        for chain, begin in zip(rng.choice(CHAINS, 20, replace=False), rng.integers(0, 375, 20), strict=True):
+            z[chain, begin : begin + 25, 0] = (-1.0 if lowest else 1.0) * rng.uniform(3.5, 4.5, 25)
+        acceptance[:] = in_the_tail(z, 0.4, lowest)
+
+    (finding,) = run(0, visit, tail=tail, acceptance_rate=acceptance)
     assert (finding.kind, finding.where, finding.blocking) == ("neck", "tau", True)
     assert 0.35 < finding.number < 0.45
     assert ("lowest" if lowest else "highest") in finding.words
@@ -163,8 +171,25 @@ def test_neck_is_found_whatever_the_tail_is_like(lowest, tail):
 def test_hopeless_proposals_elsewhere_make_no_neck():
     z = ar1(np.random.default_rng(0), CHAINS, 400, (5,))
     assert run(0, acceptance_rate=in_the_tail(z, 0.1)) == ()
-    everywhere = np.where(np.random.default_rng(2).random(z.shape[:2]) < 0.1, 0.001, 0.9)
+    everywhere = np.where(np.random.default_rng(2).random(z.shape[:2]) < 0.4, 0.001, 0.9)
     assert run(0, acceptance_rate=everywhere) == ()
+
+
+def test_one_chain_that_is_stuck_in_a_tail_for_a_while_makes_no_neck():
+    z = ar1(np.random.default_rng(0), CHAINS, 400, (5,))
+    acceptance = np.full(z.shape[:2], 0.9)
+
+    def stay(values):
+        values[3, 100:300, 0], acceptance[3, 101:300] = -4.0, 0.0
+
+    assert "neck" not in {finding.kind for finding in run(0, stay, acceptance_rate=acceptance)}
+
+
+def test_tail_that_is_visited_often_is_no_neck():
+    """Its mass is known: what fails there is made good elsewhere."""
+    z = np.random.default_rng(0).standard_normal((CHAINS, 400, 5))
+    lp = -0.5 * (z**2).sum(axis=2)
+    assert judge({"tau": z[..., 0]}, {**sample_stats(lp), "acceptance_rate": in_the_tail(z, 0.6)}, IDS) == ()
 
 
 def test_neck_that_a_step_size_misses_is_found():

@@ -110,7 +110,8 @@ def test_devices_change_no_draw_of_the_examples(example):
         ("cpu", 20, 8, 20, 1),
         ("gpu", 128, 1, 128, 1),
         ("gpu", 4096, 4, 1024, 4),
-        ("gpu", 100_000, 2, 16_384, 2),
+        ("gpu", 20_000, 1, 10_000, 1),  # not 16,384 and as many again to fill up the rest
+        ("gpu", 100_000, 2, 12_500, 2),
     ],
 )
 def test_default_tile(platform, chains, devices, tile, used):

@@ -59,8 +59,8 @@ def warn_of_idle_cores(tiles: int) -> None:
     alone = jax.default_backend() == "cpu" and jax.local_device_count() == 1
     if alone and tiles > 1 and cores() > 1 and not chosen():
         warnings.warn(
-            f"Shoal runs on 1 of {cores()} cores, because JAX was used before Shoal was imported, and the number of "
-            f"CPU devices is fixed by then. Import Shoal first, or set {VARIABLE}={cores()} ({VARIABLE}=1 for one "
-            "core without this warning).",
+            f"Shoal runs on 1 of {cores()} cores: JAX was used before any name of Shoal, and the number of CPU devices "
+            f"is fixed by then. Use a name of Shoal first, such as shoal.Model, or set {VARIABLE}={cores()} before "
+            f"Python starts ({VARIABLE}=1 for one core without this warning).",
             stacklevel=3,
         )

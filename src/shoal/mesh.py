@@ -48,7 +48,7 @@ class Placement:
         """The default placement: the backend's tile, as many local devices as there are tiles for."""
         devices = jax.local_devices() if devices is None else devices
         local = -(-num_chains // len(devices))
-        tile = min(tile or TILE.get(devices[0].platform, min(local, TILE_ON_ACCELERATORS)), num_chains)
+        tile = min(tile or TILE.get(devices[0].platform) or _even(local), num_chains)
         tiles = -(-num_chains // tile)
         return cls(num_chains, tile, tuple(devices[: min(len(devices), tiles)]))
 
@@ -81,6 +81,12 @@ class Placement:
     def split(self, tree: PyTree) -> PyTree:
         """`[chains, ...]` to `[tiles, tile, ...]`."""
         return jax.tree.map(lambda leaf: leaf.reshape(-1, self.tile, *leaf.shape[1:]), tree)
+
+
+def _even(chains: int) -> int:
+    """The tile that makes the fewest tiles of at most `TILE_ON_ACCELERATORS` of these chains, with the least to pad."""
+    tiles = -(-chains // TILE_ON_ACCELERATORS)
+    return -(-chains // tiles)
 
 
 def isolated(tree: PyTree) -> PyTree:

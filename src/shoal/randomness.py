@@ -26,7 +26,6 @@ class Keys(eqx.Module):
 
     Attributes:
         index: the number of the draw since the run began, warmup included.
-        shared: one key for what all chains have in common.
         chain: one key per chain.
     """
 

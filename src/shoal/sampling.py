@@ -210,7 +210,9 @@ class _Session:
             run = chunk.run
             seconds = time.perf_counter() - began
             gradients, _ = self.tell("warmup", warm, chunk.run, chunk.done, length, seconds)
+        began = time.perf_counter()
         run = eqx.tree_at(lambda r: r.tuning, run, frozen(warm, run, self.placement))
+        compiled += time.perf_counter() - began
         return _Warm(run, compiled, seconds, gradients, {"draws": length}, ())
 
     def staged(self, root: Any) -> "_Warm":
@@ -230,7 +232,8 @@ class _Session:
                 seconds=time.perf_counter() - began - stages.compile_seconds,
             )
         )
-        stages = Stages(self.target, self.placement, root, self.starts.position, self.request.num_warmup, tell)
+        starts, most = self.starts, self.request.num_warmup
+        stages = Stages(self.target, self.placement, root, starts.position, most, tell, chosen=starts.chosen)
         warmed = sampler.warm_up(stages, self.model.dim, self.request.dtype)
         run = stages.ready(sampler.kernel(), warmed.tuning)
         seconds = time.perf_counter() - began - stages.compile_seconds

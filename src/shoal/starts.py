@@ -32,11 +32,13 @@ class Starts(NamedTuple):
         position: unconstrained.
         superchain: which chains began at the same point.
         findings: what had to be done to get there.
+        chosen: whether they are where the user wants them.
     """
 
     position: Float[np.ndarray, "chains dim"]
     superchain: Int[np.ndarray, " chains"]
     findings: tuple[Finding, ...]
+    chosen: bool = False
 
 
 def default_superchains(num_chains: int) -> int:
@@ -107,7 +109,7 @@ def given(model: Model, target: Target, positions: Any, num_chains: int, dtype: 
     if bad.size:
         why = _why_not_finite(model, target, points[bad[0]], bad.size, len(points))
         raise ValueError(f"initial_positions: chain {np.argmax(superchain == bad[0])}. {why}")
-    return Starts(position, superchain, ())
+    return Starts(position, superchain, (), chosen=True)
 
 
 def _in_order(points: np.ndarray, group: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -10,7 +10,7 @@ from shoal.diagnostics import chains
 from shoal.diagnostics.estimates import MIN_DRAWS, superchain_index
 from shoal.diagnostics.findings import Finding, count, name_chains
 from shoal.diagnostics.mixing import mixing
-from shoal.diagnostics.necks import HOPELESS, NECK, TAIL, worst_tail
+from shoal.diagnostics.necks import HOPELESS, NECK, TAIL, hopeless, worst_tail
 from shoal.diagnostics.trial import Variable
 from shoal.labels import labels
 
@@ -159,11 +159,10 @@ def _neck(
 ) -> Iterator[Finding]:
     if "acceptance_rate" not in sample_stats:
         return
-    acceptance = np.asarray(sample_stats["acceptance_rate"])
-    found = {name: neck for name in draws if (neck := worst_tail(np.asarray(draws[name]), acceptance))}
+    found = worst_tail(draws, hopeless(np.asarray(sample_stats["acceptance_rate"])))
     if found:
-        name = max(found, key=lambda name: found[name].share)
-        neck, names = found[name], label(name, np.asarray(draws[name]).shape[2:])
+        name, neck = found
+        names = label(name, neck.shape)
         end = "lowest" if neck.lowest else "highest"
         yield Finding(
             kind="neck",

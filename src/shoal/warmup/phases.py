@@ -172,8 +172,8 @@ def burn_in(stages: Stages, dim: int, dtype: DTypeLike) -> Phase:
             tuning = eqx.tree_at(lambda t: t.step_size, tuning, jnp.asarray(step, dtype))
             tuning = _with_metric(tuning, whitening, dtype)
             # The law of LAPS sees all chains: with lost ones among them its step does not let the others stand still.
-            spoilt = seen.lost.any() and seen.centred and seen.price < DEAR
-            patience -= int(seen.still or spoilt)
+            held_up = seen.lost.any() and seen.centred and seen.price < DEAR
+            patience -= int(seen.still or held_up)
             arrived = seen.price < DEAR and not stages.spare(seen.behind).any()
             if (seen.still and arrived) or patience <= 0 or stages.exhausted:
                 break
@@ -201,10 +201,11 @@ def settle(stages: Stages, before: Phase, kernel: JitteredHMC, target_accept: fl
 def _until_still(
     stages: Stages, before: Phase, kernel: JitteredHMC, target_accept: float, most_steps: int, dtype: DTypeLike
 ) -> tuple[Look, Setting, bool]:
-    """Stages of settling until everything stands still or the draws are spent; the trajectories of each twice as long.
+    """Stages of settling until everything stands still or the draws are spent.
 
-    Stages become longer when the chains stand still. While they move a metric is soon stale, and long trajectories in
-    a stale metric are most of what a transition costs.
+    Trajectories are of up to `most_steps` steps in the first, and of up to twice as many in each after it. Stages
+    become longer when the chains stand still. While they move a metric is soon stale, and long trajectories in a stale
+    metric are most of what a transition costs.
     """
     seen, setting, number, left = before.look, before.setting, 0, sum(STAGES)
     while True:

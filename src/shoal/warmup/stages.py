@@ -1,6 +1,7 @@
 """Stages of a warmup: some draws of all chains with one kernel and one tuning, then a look from the host."""
 
 import contextlib
+import itertools
 import time
 from collections.abc import Callable, Hashable, Iterator
 from typing import Any, NamedTuple
@@ -36,8 +37,9 @@ FEW_CHAINS = 16
 # A chain this many interquartile ranges below the median is behind: 13 standard deviations of a normal law.
 FAR_BEHIND = 10.0
 # A scout is lost when its log density is this many times the dimension below that of the best quarter: a region there
-# would have to be a thousand times as wide in every direction to hold as much of the mass.
-LOST = 7.0
+# would have to be a thousand times as wide in every direction to hold as much of the mass. In few dimensions that would
+# be nothing unusual, so they count as more.
+LOST, LOST_DIMENSIONS = 7.0, 10
 # What the host looks at of a stage, at most: more chains or draws say little more about scales.
 MOST_NUMBERS = 2**24
 
@@ -115,7 +117,7 @@ class Trail(NamedTuple):
         level = self.log_density.mean(0, dtype=float)
         if level.size < FEW_CHAINS:
             return np.zeros(level.size, bool)
-        return np.quantile(level, 0.75) - level > LOST * self.position.shape[2]
+        return np.quantile(level, 0.75) - level > LOST * max(self.position.shape[2], LOST_DIMENSIONS)
 
 
 class Stages:
@@ -137,6 +139,7 @@ class Stages:
         position: Float[np.ndarray, "chains dim"],
         most: int,
         tell: Callable[["Stages", float], None],
+        chosen: bool = False,
     ) -> None:
         """Begin at the starts.
 
@@ -147,9 +150,10 @@ class Stages:
             position: the starts.
             most: draws of every chain; no stage begins after as many.
             tell: told after every few draws, with their mean acceptance.
+            chosen: whether the starts are where the user wants them: then nobody is given up.
         """
         self.target, self.placement, self.root, self.tell = target, placement, root, tell
-        self.position, self.most = position, most
+        self.position, self.most, self._chosen = position, most, chosen
         self.run: Run | None = None
         self._all = placement
         self._starts = together(position)
@@ -195,7 +199,7 @@ class Stages:
         Args:
             behind: the scouts that no other chain follows, unless all from its start are behind.
             lost: those that are given up: not even they go on from where they are, and where all from a start are
-                lost, its chains follow scouts of other starts.
+                lost, its chains follow the scouts of one other start.
 
         Returns:
             How many starts have chains that follow scouts of others.
@@ -215,7 +219,7 @@ class Stages:
     def lost(self, trail: Trail, quorum: float) -> np.ndarray:
         """The scouts that are lost, if more than this share of the starts has another; else nobody is."""
         lost = trail.lost
-        told = self.scouting and 1.0 - self._starts_of_only(lost) / len(self._starts) > quorum
+        told = self.scouting and not self._chosen and 1.0 - self._starts_of_only(lost) / len(self._starts) > quorum
         return lost if told else np.zeros_like(lost)
 
     def _starts_of_only(self, scouts: np.ndarray) -> int:
@@ -231,19 +235,24 @@ class Stages:
         return spare
 
     def _redirected(self, behind: np.ndarray, lost: np.ndarray) -> np.ndarray:
-        follows, found = self._follows.copy(), np.flatnonzero(~lost)
-        for number, group in enumerate(self._starts):
-            scouts = np.unique(self._follows[group])
-            if lost[scouts].all():
-                # Each start begins with another scout, so that no few of them lead all.
-                follows[group] = np.resize(np.roll(found, -number), group.size)
+        follows = self._follows.copy()
+        leading = [self._leading(group, behind, lost) for group in self._starts]
+        # One other start each, in turn: the chains of a superchain still have one start in common.
+        others = itertools.cycle([scouts for scouts in leading if scouts.size])
+        for group, ahead in zip(self._starts, leading, strict=True):
+            if not ahead.size:
+                follows[group] = np.resize(next(others), group.size)
                 continue
-            ahead = scouts[~(behind | lost)[scouts]]
-            ahead = ahead if ahead.size else scouts[~lost[scouts]]
-            for scout in np.setdiff1d(scouts, ahead):
-                others = group[self._follows[group] == scout][0 if lost[scout] else 1 :]
-                follows[others] = ahead[np.arange(others.size) % ahead.size]
+            for scout in np.setdiff1d(self._follows[group], ahead):
+                redirected = group[self._follows[group] == scout][0 if lost[scout] else 1 :]
+                follows[redirected] = np.resize(ahead, redirected.size)
         return follows
+
+    def _leading(self, group: np.ndarray, behind: np.ndarray, lost: np.ndarray) -> np.ndarray:
+        """The scouts of a start that others follow: those not behind, or else not lost."""
+        scouts = np.unique(self._follows[group])
+        ahead = scouts[~(behind | lost)[scouts]]
+        return ahead if ahead.size else scouts[~lost[scouts]]
 
     def play(self, kernel: AnyKernel, adaptation: Adaptation, tuning: Any, draws: int) -> tuple[Trail, Any]:
         """`draws` draws of every chain, one to a sweep.
@@ -253,7 +262,7 @@ class Stages:
         """
         program = Program(self.target, kernel, adaptation, {}, keep_trail)
         run, structure = self.ready(kernel, tuning), jax.tree.structure(tuning)
-        with self._compiling(("enter", adaptation, structure)):
+        with self._compiling(("enter", self.placement, adaptation, structure)):
             run = enter(program, run, self.placement, draws)
         with self._compiling(("play", self.placement, kernel, adaptation, structure)) as new:
             if new:

@@ -166,10 +166,13 @@ def _eigh(matrix: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     By relatively robust representations: divide and conquer, which NumPy takes, makes many small products on all cores,
     and where those are busy each of them waits for its turn, 20 times as long as it works.
     """
+    none = np.full(len(matrix), np.nan), np.full_like(matrix, np.nan)
+    if not np.isfinite(matrix).all():
+        return none
     try:
         return scipy.linalg.eigh(matrix, driver="evr")
-    except (np.linalg.LinAlgError, ValueError):
-        return np.full(len(matrix), np.nan), np.full_like(matrix, np.nan)
+    except np.linalg.LinAlgError:
+        return none
 
 
 def _subspace(draws: np.ndarray, gradients: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
