@@ -13,6 +13,8 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
+from shoal.cores import VARIABLE
+
 from . import store
 from .targets import TARGETS
 
@@ -81,9 +83,13 @@ def run(target: str, sampler: str, seed: int, limit: float) -> dict[str, Any]:
         file = Path(folder) / "row.json"
         command = [sys.executable, "-m", f"{package}.cell", target, sampler, str(seed), str(limit), str(file)]
         root = Path(__file__).parents[len(package.split("."))]
+        # Shoal has JAX show a device for every core; peers get the one that JAX has by default.
+        variables = dict(os.environ) if sampler.startswith("shoal") else {**os.environ, VARIABLE: "1"}
         began = time.perf_counter()
         try:
-            ended = subprocess.run(command, cwd=root, capture_output=True, text=True, timeout=PATIENCE * limit)
+            ended = subprocess.run(
+                command, cwd=root, env=variables, capture_output=True, text=True, timeout=PATIENCE * limit
+            )
         except subprocess.TimeoutExpired:
             made: dict[str, Any] = {"status": "timeout", "why": f"no result after {PATIENCE * limit:.0f} s"}
         else:
