@@ -17,8 +17,9 @@ LONGEST_FILE = 400
 
 # From the bottom up: a room imports from the rooms above it in this list and from its own, never from below.
 LAYERS = [
-    ["extras"],
+    ["extras", "cores"],
     ["target"],
+    ["compiling"],
     ["models"],
     ["bridges"],
     ["examples"],
