@@ -1,5 +1,7 @@
 """What XLA is told, and where being deterministic is dear."""
 
+import threading
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -29,6 +31,54 @@ def test_other_options_make_another_program(compile_counter, monkeypatch):
         double(x)
         double(x)
     assert compile_counter.count == 1
+
+
+@pytest.fixture
+def two_cores(monkeypatch):
+    monkeypatch.setattr(compiling, "cores", lambda: 2)
+
+
+def test_what_was_compiled_ahead_is_not_compiled_again(compile_counter, two_cores):
+    double = compiling.compiled(lambda x, power: 2 * x**power)
+    x, other = jnp.ones(3), jnp.zeros(3)
+    with compiling.background(), compile_counter:
+        double.ahead(x, 3)
+        np.testing.assert_array_equal(double(x, 3), 2.0)
+        double(other, 3)
+        assert compile_counter.count == 1
+        double(x, 2)  # what is not an array is compiled in
+    assert compile_counter.count == 2
+
+
+def test_nothing_is_compiled_ahead_without_another_core(compile_counter, monkeypatch):
+    monkeypatch.setattr(compiling, "cores", lambda: 1)
+    double = compiling.compiled(lambda x: 2 * x)
+    x = jnp.ones(3)
+    with compile_counter:
+        double.ahead(x)
+        with compiling.background():
+            double.ahead(x)
+    assert compile_counter.count == 0
+
+
+def test_a_failure_ahead_is_that_of_the_call(two_cores, monkeypatch):
+    double = compiling.compiled(lambda x: 2 * x)
+    x = jnp.ones(3)
+    monkeypatch.setitem(compiling.COMPILER_OPTIONS, "cpu", {"xla_no_such_option": True})
+    with compiling.background():
+        double.ahead(x)
+        with pytest.raises(jax.errors.JaxRuntimeError, match="xla_no_such_option"):
+            double(x)
+
+
+def test_leaving_drops_what_has_not_begun(two_cores):
+    begun = threading.Event()
+    with compiling.background():
+        ahead = compiling._ahead.get()
+        ahead.workers.submit(begun.wait)
+        queued = ahead.workers.submit(lambda: None)
+    assert queued.cancelled()
+    begun.set()
 
 
 GROUP = np.arange(12) % 3

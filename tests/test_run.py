@@ -15,7 +15,7 @@ from shoal.dynamics.integrators import LEAPFROG
 from shoal.dynamics.metrics import Diagonal
 from shoal.mesh import Placement
 from shoal.randomness import root_key, van_der_corput
-from shoal.run import Program, advance, begin, drive, enter, frozen, keep_draws
+from shoal.run import Program, _advance, advance, begin, drive, enter, frozen, keep_draws
 from shoal.statistics import Health, Moments
 from shoal.target import Target
 
@@ -64,8 +64,8 @@ def warmed_and_sampled(placement: Placement, chunks=(30,), samples: int = 12):
     run = eqx.tree_at(lambda r: r.tuning, run, frozen(warm, run, placement))
     sampling = Program(target, KERNEL, Fixed(), {"health": Health(), "moments": Moments()}, keep_draws)
     run, kept = advance(sampling, enter(sampling, run, placement, samples), jnp.int32(samples), placement, samples)
-    kept = jax.tree.map(lambda leaf: np.asarray(leaf)[:, :n], kept)
-    per_chain = jax.tree.map(lambda leaf: np.asarray(leaf)[:n], (run.ensemble, run.statistics))
+    kept = jax.tree.map(lambda leaf: np.asarray(leaf)[:, placement.rows], kept)
+    per_chain = jax.tree.map(lambda leaf: np.asarray(leaf)[placement.rows], (run.ensemble, run.statistics))
     return kept, per_chain, jax.tree.map(np.asarray, run.tuning)
 
 
@@ -116,7 +116,35 @@ def test_devices_change_no_draw_of_the_examples(example):
 )
 def test_default_tile(platform, chains, devices, tile, used):
     placement = Placement.of(chains, devices=[SimpleNamespace(platform=platform)] * devices)
-    assert (placement.tile, len(placement.devices)) == (tile, used)
+    assert (placement.layout.tile, len(placement.layout.devices)) == (tile, used)
+
+
+@pytest.mark.parametrize("devices", [1, 2, 3, 4])
+def test_few_chains_in_the_rows_of_many_draw_the_same(devices):
+    """Scouts run the program of all chains; on no device do they wait for a tile that another could take."""
+    many = Placement.of(128, 32, jax.devices()[:devices])
+    few = many.part(48)
+    assert (few.layout, few.num_padded) == (many.layout, many.num_padded)
+    chain = few.chain_numbers()
+    np.testing.assert_array_equal(chain[few.rows], np.arange(48))
+    assert (chain >= 0).sum() == 48
+    tiles = (chain.reshape(devices, -1, 32) >= 0).any(-1)
+    assert tiles.sum(1).max() == -(-2 // devices)
+    assert (np.diff(tiles.astype(int), axis=1) <= 0).all()  # those that are turned come first
+
+    alone = warmed_and_sampled(Placement.of(48, 32, jax.devices()[:1]))
+    assert_bitwise_equal(warmed_and_sampled(few), alone)
+
+
+def test_a_few_among_very_many_have_rows_of_their_own():
+    many = Placement.of(1024, 32, jax.devices()[:2])
+    assert many.part(256).num_padded == 1024
+    assert many.part(64).num_padded == 64
+
+
+def test_on_accelerators_a_part_has_a_tile_of_its_own():
+    many = Placement.of(128, devices=[SimpleNamespace(platform="gpu")])
+    assert (many.part(64).layout.tile, many.part(64).num_padded) == (64, 64)
 
 
 def test_chunks_change_no_draw(alone):
@@ -283,6 +311,6 @@ def test_proposals_that_are_not_finite_are_rejected_and_reported():
 
 def test_sampling_program_has_no_communication():
     program, run, placement = sampling_run(128, fixed_tuning(), devices=8)
-    lowered = eqx.filter_jit(advance.__wrapped__).lower(program, run, jnp.int32(2), placement, 10)
+    lowered = eqx.filter_jit(_advance).lower(program, run, jnp.int32(2), placement.layout, 10)
     text = lowered.compile().compiled.as_text()
     assert not [word for word in ("all-reduce", "all-gather", "all-to-all", "permute") if f" {word}(" in text]

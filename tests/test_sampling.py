@@ -89,6 +89,20 @@ def test_same_seed_same_draws_and_the_second_call_compiles_nothing(result, compi
     assert not np.array_equal(other.draws["beta"], result.draws["beta"])
 
 
+@pytest.mark.parametrize("num_chains", [128, 512])
+def test_a_run_compiles_a_program_once(num_chains, caplog, request):
+    """Burn-in, settling and sampling: of few chains, scouts settle by the program of all; of many, by one of theirs."""
+    model = shoal.Model(
+        params={"x": shoal.real(5)}, log_density=lambda p: -0.5 * ((p["x"].sum() / 3) ** 2 + p["x"] @ p["x"])
+    )
+    jax.config.update("jax_log_compiles", True)  # of all threads
+    request.addfinalizer(lambda: jax.config.update("jax_log_compiles", False))
+    with caplog.at_level("WARNING", "jax"):
+        shoal.sample(model, num_chains=num_chains, num_samples=20, progress_bar=False)
+    compiled = [record for record in caplog.records if "XLA compilation of jit(_advance)" in record.getMessage()]
+    assert len(compiled) == {128: 3, 512: 4}[num_chains]
+
+
 def test_compiling_counts_as_compiling(monkeypatch):
     """Nothing of note compiles in the seconds that count as warmup: only what converts a number or cuts an array."""
     seconds, counted = [], []

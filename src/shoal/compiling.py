@@ -2,10 +2,11 @@
 
 import contextlib
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Hashable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextvars import ContextVar
-from functools import cache, wraps
-from typing import Any
+from functools import cache, update_wrapper
+from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
@@ -13,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import DTypeLike
 
+from shoal.cores import cores
 from shoal.target import Target
 
 # What XLA is told, by backend. On a CPU it merges equal expressions early in a program for several devices and late in
@@ -24,10 +26,14 @@ COMPILER_OPTIONS: dict[str, dict[str, Any]] = {
     "cpu": {"xla_disable_hlo_passes": "cse"},
     "gpu": {"xla_gpu_deterministic_ops": True},
 }
+# What a CPU's compiler is told beside that of programs that run for moments: LLVM's second level takes four fifths of
+# the time of its third, and makes programs that were measured to be 0 to 15% slower.
+BRIEF: dict[str, dict[str, Any]] = {"cpu": {"xla_backend_optimization_level": 2}}
 # From so many chains on, sums of scattered terms in a fixed order are what takes the time.
 MANY_CHAINS = 1024
 
 _deterministic: ContextVar[bool] = ContextVar("deterministic", default=True)
+_ahead: ContextVar["_Ahead | None"] = ContextVar("ahead", default=None)
 
 
 @contextlib.contextmanager
@@ -50,19 +56,81 @@ def compiler_options(backend: str) -> dict[str, Any]:
     return {} if backend == "gpu" and not is_deterministic() else COMPILER_OPTIONS.get(backend, {})
 
 
-def compiled[**P, R](function: Callable[P, R]) -> Callable[P, R]:
-    """`function` compiled with the `compiler_options` of the default backend."""
+@contextlib.contextmanager
+def background() -> Iterator[None]:
+    """Let programs be compiled on other cores meanwhile (`Compiled.ahead`), if there are any."""
+    if cores() == 1:
+        yield
+        return
+    ahead = _Ahead(ThreadPoolExecutor(cores() - 1, thread_name_prefix="shoal-compile"), {})
+    token = _ahead.set(ahead)
+    try:
+        yield
+    finally:
+        _ahead.reset(token)
+        ahead.workers.shutdown(wait=False, cancel_futures=True)
 
-    @cache
-    def program(options: frozenset[tuple[str, Any]]) -> Callable[P, R]:
+
+class _Ahead(NamedTuple):
+    """What is compiled on other cores: by whom, and by what it is for."""
+
+    workers: ThreadPoolExecutor
+    begun: dict[Hashable, Future[Any]]
+
+
+class Compiled[**P, R]:
+    """A function compiled with the `compiler_options` of the default backend."""
+
+    def __init__(self, function: Callable[P, R], brief: bool = False) -> None:
+        """Compile nothing yet.
+
+        Args:
+            function: of pytrees; what is not an array is compiled in.
+            brief: whether it runs for so short that compiling counts more.
+        """
+        update_wrapper(self, function)
+        self._function, self._brief = function, brief
+        self._programs = cache(self._program)
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+        ahead = _ahead.get()
+        if ahead is not None and (begun := ahead.begun.pop(self._signature(args), None)):
+            # What went wrong there goes wrong in the call below.
+            with contextlib.suppress(Exception):
+                begun.result()
+        return self._programs(self._options())(*args, **kwargs)
+
+    def ahead(self, *args: P.args, **kwargs: P.kwargs) -> None:
+        """Begin to compile for arguments such as these on another core; a call with such arguments waits for it.
+
+        Nothing is done where no other core is to be used (`background`).
+        """
+        ahead, signature = _ahead.get(), self._signature(args)
+        if ahead is not None and signature not in ahead.begun:
+            program: Any = self._programs(self._options())
+            # Tracing is Python's and stays in this thread, with its settings; XLA's part does not hold Python up.
+            lowered = program.lower(*args, **kwargs)
+            ahead.begun[signature] = ahead.workers.submit(lowered.compile)
+
+    def _program(self, options: frozenset[tuple[str, Any]]) -> Callable[P, R]:
         # equinox hands what it does not know on to jax.jit, which its types do not say.
-        return eqx.filter_jit(function, compiler_options=dict(options))  # pyright: ignore[reportCallIssue]
+        return eqx.filter_jit(self._function, compiler_options=dict(options))  # pyright: ignore[reportCallIssue]
 
-    @wraps(function)
-    def call(*args: P.args, **kwargs: P.kwargs) -> R:
-        return program(frozenset(compiler_options(jax.default_backend()).items()))(*args, **kwargs)
+    def _options(self) -> frozenset[tuple[str, Any]]:
+        backend = jax.default_backend()
+        brief = BRIEF.get(backend, {}) if self._brief else {}
+        return frozenset({**compiler_options(backend), **brief}.items())
 
-    return call
+    def _signature(self, args: tuple[Any, ...]) -> Hashable:
+        """What is the same for arguments that one program serves."""
+        leaves, structure = jax.tree.flatten(args)
+        each = tuple((leaf.shape, leaf.dtype) if eqx.is_array(leaf) else leaf for leaf in leaves)
+        return self._function, self._brief, structure, each
+
+
+def compiled[**P, R](function: Callable[P, R]) -> Compiled[P, R]:
+    """`function` as a compiled one."""
+    return Compiled(function)
 
 
 def scatters(target: Target, dtype: DTypeLike) -> bool:

@@ -7,7 +7,7 @@ and 8 devices; a pooled scalar made from reductions outside the tiles was not.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.lax import dynamic_index_in_dim, dynamic_update_index_in_dim
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
-from jaxtyping import Array, Int, PyTree
+from jaxtyping import Array, Float, Int, PyTree
 
 CHAINS = "chains"
 
@@ -29,19 +29,46 @@ TILE = {"cpu": 32}
 TILE_ON_ACCELERATORS = 16_384
 
 
+# Few of the chains of an ensemble move in the rows of all, and run the program of all, where that leaves no more than
+# this many times as many rows: compiling another takes a second or two.
+ROOMY = 4
+
+
+@dataclass(frozen=True)
+class Layout:
+    """What a program knows of where chains are.
+
+    Attributes:
+        tile: chains of a tile.
+        devices: where the tiles go, the same number of tiles to each.
+    """
+
+    tile: int
+    devices: tuple[Any, ...]
+
+    @cached_property
+    def mesh(self) -> Mesh:
+        """The devices in a row; of one device, too, so that one device and many run the same program."""
+        return Mesh(np.array(self.devices), (CHAINS,))
+
+    def split(self, tree: PyTree) -> PyTree:
+        """`[chains, ...]` to `[tiles, tile, ...]`."""
+        return jax.tree.map(lambda leaf: leaf.reshape(-1, self.tile, *leaf.shape[1:]), tree)
+
+
 @dataclass(frozen=True)
 class Placement:
     """How an ensemble is cut into tiles and spread over devices.
 
     Attributes:
         num_chains: chains that the user asked for.
-        tile: chains of a tile.
-        devices: where the tiles go, the same number of tiles to each.
+        layout: of the tiles.
+        room: rows for chains on each device.
     """
 
     num_chains: int
-    tile: int
-    devices: tuple[Any, ...]
+    layout: Layout
+    room: int
 
     @classmethod
     def of(cls, num_chains: int, tile: int | None = None, devices: Sequence[Any] | None = None) -> "Placement":
@@ -49,38 +76,51 @@ class Placement:
         devices = jax.local_devices() if devices is None else devices
         local = -(-num_chains // len(devices))
         tile = min(tile or TILE.get(devices[0].platform) or _even(local), num_chains)
-        tiles = -(-num_chains // tile)
-        return cls(num_chains, tile, tuple(devices[: min(len(devices), tiles)]))
+        used = devices[: min(len(devices), -(-num_chains // tile))]
+        return cls(num_chains, Layout(tile, tuple(used)), tile * _share(num_chains, tile, used))
+
+    def part(self, num_chains: int) -> "Placement":
+        """Of some of the chains: on a CPU, unless they are few among many, in the rows and by the program of all."""
+        tile, devices = self.layout.tile, self.layout.devices
+        of_their_own = Placement.of(num_chains, min(tile, num_chains), devices)
+        on_cpu, roomy = devices[0].platform == "cpu", ROOMY * -(-num_chains // tile) * tile
+        return replace(self, num_chains=num_chains) if on_cpu and self.num_padded <= roomy else of_their_own
 
     @property
     def num_padded(self) -> int:
-        """Chains with those that fill up the last tile and give every device as many tiles as the others."""
-        unit = self.tile * len(self.devices)
-        return -(-self.num_chains // unit) * unit
+        """Rows: chains, those that fill up the last tile, and tiles that give every device as many as the others."""
+        return self.room * len(self.layout.devices)
 
     @cached_property
-    def mesh(self) -> Mesh:
-        """The devices in a row; of one device, too, so that one device and many run the same program."""
-        return Mesh(np.array(self.devices), (CHAINS,))
+    def rows(self) -> slice | Int[np.ndarray, " chains"]:
+        """The row of each chain: on every device they come first, and no device has more tiles of them than needed."""
+        tile, chain = self.layout.tile, np.arange(self.num_chains)
+        share = _share(self.num_chains, tile, self.layout.devices)
+        device, place = np.divmod(chain, tile * share)
+        return slice(0, self.num_chains) if self.room == tile * share else device * self.room + place
 
-    def chain_numbers(self) -> Int[np.ndarray, " chains"]:
+    def chain_numbers(self) -> Int[np.ndarray, " rows"]:
         """The chains' numbers; those that only fill up have negative ones."""
-        fill = self.num_padded - self.num_chains
-        return np.concatenate([np.arange(self.num_chains), -1 - np.arange(fill)]).astype(np.int32)
+        numbers = -1 - np.arange(self.num_padded)
+        numbers[self.rows] = np.arange(self.num_chains)
+        return numbers.astype(np.int32)
 
     def pad(self, values: np.ndarray) -> np.ndarray:
         """Fill up the leading axis by repeating the first chains."""
-        return values[np.arange(self.num_padded) % self.num_chains]
+        chain = np.arange(self.num_padded) % self.num_chains
+        chain[self.rows] = np.arange(self.num_chains)
+        return values[chain]
 
     def place(self, tree: PyTree, *, split: bool) -> Any:
         """Put arrays where they belong: split along their leading axis, or a copy on every device."""
-        where = NamedSharding(self.mesh, PartitionSpec(CHAINS) if split else PartitionSpec())
+        where = NamedSharding(self.layout.mesh, PartitionSpec(CHAINS) if split else PartitionSpec())
         arrays, rest = eqx.partition(tree, eqx.is_array_like)
         return eqx.combine(jax.device_put(arrays, where), rest)
 
-    def split(self, tree: PyTree) -> PyTree:
-        """`[chains, ...]` to `[tiles, tile, ...]`."""
-        return jax.tree.map(lambda leaf: leaf.reshape(-1, self.tile, *leaf.shape[1:]), tree)
+
+def _share(num_chains: int, tile: int, devices: Sequence[Any]) -> int:
+    """Tiles of each device."""
+    return -(-num_chains // (tile * len(devices)))
 
 
 def _even(chains: int) -> int:
@@ -94,12 +134,17 @@ def isolated(tree: PyTree) -> PyTree:
     return jax.lax.optimization_barrier(tree)
 
 
-def over_tiles(body: Callable[[PyTree], PyTree], tiles: PyTree) -> PyTree:
+def over_tiles(body: Callable[[PyTree], PyTree], tiles: PyTree, turns: Int[Array, ""] | None = None) -> PyTree:
     """`body` of every tile, one after another; leaves have a leading axis of tiles.
 
     The tile, what `body` closes over and its answer are isolated: with few tiles on a device, the loop over them
     is otherwise merged with what is around it. For the same reason the compiler for a CPU is not told how often the
     loop turns, and sees no axis of length 1: a device with one tile runs the program of a device with several.
+
+    Args:
+        body: of a tile without the leading axis.
+        tiles: leaves `[tiles, ...]`.
+        turns: on a CPU, of how many tiles, the first ones; the answer for the others is zeros. By default of all.
     """
     example = jax.tree.map(lambda leaf: leaf[0], tiles)
     shared, rest = eqx.partition(eqx.filter_closure_convert(body, example), eqx.is_array)
@@ -121,7 +166,7 @@ def over_tiles(body: Callable[[PyTree], PyTree], tiles: PyTree) -> PyTree:
 
     shape = jax.eval_shape(one, example)
     empty = jax.tree.map(lambda leaf: jnp.zeros((max(count, 2), *leaf.shape), leaf.dtype), shape)
-    made = jax.lax.fori_loop(0, isolated(jnp.int32(count)), turn, empty)
+    made = jax.lax.fori_loop(0, isolated(jnp.int32(count) if turns is None else turns), turn, empty)
     return jax.tree.map(lambda leaf: leaf[:count], made)
 
 
@@ -134,7 +179,7 @@ class Pool(eqx.Module):
     """
 
     chain: Int[Array, "tiles tile"]
-    count: int
+    count: Float[Array, ""]
 
     def sum(self, contribution: Callable[[PyTree], PyTree], tiles: PyTree) -> PyTree:
         """The sum of what every chain contributes.

@@ -8,14 +8,14 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh, PartitionSpec
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree
 
 from shoal.adaptation.base import Adaptation, Fixed
-from shoal.compiling import compiled
+from shoal.compiling import Compiled, compiled
 from shoal.ensemble import Ensemble, Transition
 from shoal.kernels.base import AnyKernel
-from shoal.mesh import CHAINS, Placement, Pool, isolated, over_tiles
+from shoal.mesh import CHAINS, Layout, Placement, Pool, isolated, over_tiles
 from shoal.randomness import Stream
 from shoal.statistics.base import Statistic
 from shoal.target import Target
@@ -56,6 +56,7 @@ class Program(eqx.Module):
         adaptation: how the tuning is learned.
         statistics: what is folded over the draws.
         keep: what is kept of a draw.
+        brief: whether it runs for so short that compiling counts more than speed.
     """
 
     target: Target
@@ -63,6 +64,7 @@ class Program(eqx.Module):
     adaptation: Adaptation = Fixed()
     statistics: dict[str, Statistic] = eqx.field(default_factory=dict)
     keep: Keep = eqx.field(static=True, default=keep_nothing)
+    brief: bool = eqx.field(static=True, default=False)
 
 
 class Run(eqx.Module):
@@ -118,7 +120,7 @@ def start(
     """As `begin`, in no phase yet."""
     target = placement.place(program.target, split=False)
     padded = placement.place(placement.pad(position), split=True)
-    return _idle(placement, root, _ensemble_at(program.kernel, target, padded, placement), 0, tuning)
+    return _idle(placement, root, _ensemble_at(program.kernel, target, padded, placement.layout), 0, tuning)
 
 
 class Whereabouts(NamedTuple):
@@ -133,7 +135,7 @@ def whereabouts(run: Run, placement: Placement) -> Whereabouts:
     """Of all chains but those that fill up a tile."""
     ensemble = run.ensemble
     rows = (ensemble.position, ensemble.log_density, ensemble.gradient)
-    return Whereabouts(*(np.asarray(leaf)[: placement.num_chains] for leaf in rows))
+    return Whereabouts(*(np.asarray(leaf)[placement.rows] for leaf in rows))
 
 
 def resume(placement: Placement, root: PRNGKeyArray, where: Whereabouts, step: int, tuning: PyTree) -> Run:
@@ -160,23 +162,26 @@ def _idle(placement: Placement, root: PRNGKeyArray, ensemble: Ensemble, step: in
 def enter(program: Program, run: Run, placement: Placement, length: int) -> Run:
     """The same chains at the start of a phase of `length` draws: fresh adaptation and statistics."""
     folds = program.statistics
-    adaptation, statistics = _fresh(program.adaptation, folds, run.tuning, run.ensemble if folds else None)
+    ensemble = run.ensemble if folds else None
+    adaptation, statistics = _fresh(program.adaptation, folds, run.tuning, ensemble, placement.layout.mesh)
     window = np.array([int(run.step), length], np.int32)
-    root, adaptation, window = placement.place((run.root, adaptation, window), split=False)
-    statistics = placement.place(statistics, split=True)
+    root, window = placement.place((run.root, window), split=False)
     return Run(root, run.step, run.chain, run.ensemble, run.tuning, adaptation, statistics, window)
 
 
 @compiled
 def _fresh(
-    adaptation: Adaptation, folds: dict[str, Statistic], tuning: PyTree, ensemble: PyTree
+    adaptation: Adaptation, folds: dict[str, Statistic], tuning: PyTree, ensemble: PyTree, mesh: Mesh
 ) -> tuple[PyTree, dict[str, PyTree]]:
-    return adaptation.init(tuning), {name: fold.init(ensemble) for name, fold in folds.items()}
+    fresh = adaptation.init(tuning), {name: fold.init(ensemble) for name, fold in folds.items()}
+    # Where `advance` leaves them: cut up by the host they would be moved by programs of their own.
+    everywhere, chains = (NamedSharding(mesh, PartitionSpec(*axes)) for axes in ((), (CHAINS,)))
+    return jax.lax.with_sharding_constraint(fresh, (everywhere, chains))
 
 
 def frozen(program: Program, run: Run, placement: Placement) -> PyTree:
     """The tuning that the adaptation has settled on."""
-    return _frozen(program.adaptation, run.adaptation, run.tuning, placement.mesh)
+    return _frozen(program.adaptation, run.adaptation, run.tuning, placement.layout.mesh)
 
 
 @compiled
@@ -191,17 +196,16 @@ def _frozen(adaptation: Adaptation, memory: PyTree, tuning: PyTree, mesh: Mesh) 
 
 
 @compiled
-def _ensemble_at(kernel: AnyKernel, target: Target, position: Array, placement: Placement) -> Ensemble:
+def _ensemble_at(kernel: AnyKernel, target: Target, position: Array, layout: Layout) -> Ensemble:
     def local(arguments: tuple[PyTree, Array]) -> Ensemble:
         target, position = arguments
-        return _join(over_tiles(lambda tile: kernel.init(tile, target), placement.split(position)))
+        return _join(over_tiles(lambda tile: kernel.init(tile, target), layout.split(position)))
 
-    return _on_mesh(local, placement.mesh, (PartitionSpec(), PartitionSpec(CHAINS)), PartitionSpec(CHAINS))(
+    return _on_mesh(local, layout.mesh, (PartitionSpec(), PartitionSpec(CHAINS)), PartitionSpec(CHAINS))(
         (target, position)
     )
 
 
-@compiled
 def advance(
     program: Program, run: Run, sweeps: Int[Array, ""], placement: Placement, capacity: int
 ) -> tuple[Run, PyTree]:
@@ -220,6 +224,10 @@ def advance(
         The run later; what was kept, leaves `[capacity * draws per sweep, chains, ...]`, of which the first
         `sweeps * draws per sweep` rows are draws.
     """
+    return _PROGRAMS[program.brief](program, run, sweeps, placement.layout, capacity)
+
+
+def _advance(program: Program, run: Run, sweeps: Int[Array, ""], layout: Layout, capacity: int) -> tuple[Run, PyTree]:
     chains, everywhere = PartitionSpec(CHAINS), PartitionSpec()
     per_chain = lambda run: (run.chain, run.ensemble, run.statistics)
     where = jax.tree.map(lambda _: everywhere, run)
@@ -227,7 +235,8 @@ def advance(
 
     def local(arguments: tuple[Program, Run, Array]) -> tuple[Run, PyTree]:
         program, run, sweeps = arguments
-        sweep = _Sweep(program, placement)
+        # Traced once, for its shapes and for the loop.
+        sweep = eqx.filter_closure_convert(_Sweep(program, layout), run)
         rows = program.kernel.draws_per_sweep
         shapes = jax.eval_shape(lambda run: sweep(run)[1], run)
         buffer = jax.tree.map(lambda leaf: jnp.zeros((capacity * rows, *leaf.shape[1:]), leaf.dtype), shapes)
@@ -240,21 +249,26 @@ def advance(
 
         return jax.lax.fori_loop(0, sweeps, tick, (run, buffer))
 
-    spread = _on_mesh(local, placement.mesh, (everywhere, where, everywhere), (where, PartitionSpec(None, CHAINS)))
+    spread = _on_mesh(local, layout.mesh, (everywhere, where, everywhere), (where, PartitionSpec(None, CHAINS)))
     return spread((program, run, sweeps))
+
+
+# By whether they are brief.
+_PROGRAMS = {brief: Compiled(_advance, brief) for brief in (False, True)}
 
 
 class _Sweep(NamedTuple):
     """One sweep of all the chains on a device."""
 
     program: Program
-    placement: Placement
+    layout: Layout
 
     def __call__(self, run: Run) -> tuple[Run, PyTree]:
-        program, placement = self.program, self.placement
-        per_chain = placement.split((run.chain, run.ensemble, run.statistics))
+        program, layout = self.program, self.layout
+        per_chain = layout.split((run.chain, run.ensemble, run.statistics))
         body = lambda tile: self.of_tile(run, *tile)
-        ensemble, statistics, kept, watched = over_tiles(body, per_chain)
+        turns = (per_chain[0] >= 0).any(1).sum(dtype=jnp.int32)
+        ensemble, statistics, kept, watched = over_tiles(body, per_chain, turns)
         adaptation, tuning = self.adapt(run, watched)
         step = run.step + program.kernel.draws_per_sweep
         kept = jax.tree.map(lambda leaf: jnp.moveaxis(leaf, 0, 1).reshape(leaf.shape[1], -1, *leaf.shape[3:]), kept)
@@ -277,9 +291,9 @@ class _Sweep(NamedTuple):
         return ensemble, statistics, kept, program.adaptation.watch(draws)
 
     def adapt(self, run: Run, watched: PyTree) -> tuple[PyTree, PyTree]:
-        placement = self.placement
-        count = placement.num_chains * self.program.kernel.draws_per_sweep
-        pool = Pool(placement.split(run.chain), count)
+        chains = jax.lax.psum((run.chain >= 0).sum(dtype=jnp.int32), CHAINS)
+        count = (chains * self.program.kernel.draws_per_sweep).astype(run.ensemble.log_density.dtype)
+        pool = Pool(self.layout.split(run.chain), count)
         # What is computed from pooled sums is the same on every device, and is compiled by itself for the same
         # reason that tiles are.
         memory, tuning, step, window = isolated((run.adaptation, run.tuning, run.step, run.window))
@@ -347,6 +361,29 @@ def drive(program: Program, run: Run, placement: Placement, length: int, capacit
         sweeps = max(1, min(4 * sweeps, int(sweeps * CHUNK_SECONDS / max(seconds, 1e-6))))
 
 
+def prepare_phase(
+    program: Program,
+    placement: Placement,
+    root: PRNGKeyArray,
+    position: Float[np.ndarray, "chains dim"],
+    tuning: PyTree,
+    capacity: int,
+) -> None:
+    """Begin to compile a phase in the background, of a kernel that remembers nothing.
+
+    Args:
+        program: of the phase.
+        placement: of its chains.
+        root: the key of the run.
+        position: anywhere.
+        tuning: any of the form that the phase will have.
+        capacity: as for `drive`.
+    """
+    where = Whereabouts(position, np.zeros_like(position[:, 0]), position)
+    run = enter(program, resume(placement, root, where, 0, tuning), placement, 0)
+    _PROGRAMS[program.brief].ahead(program, run, sweeps_as_array(0), placement.layout, capacity)
+
+
 def compile_phase(program: Program, run: Run, placement: Placement, capacity: int) -> float:
     """Compile a phase by running no sweep of it; returns the seconds that it took."""
     began = time.perf_counter()
@@ -363,5 +400,5 @@ def report(
     program: Program, run: Run, placement: Placement, superchain: Int[np.ndarray, " chains"]
 ) -> dict[str, dict[str, Any]]:
     """What the statistics say of all chains but those that fill up a tile, on the host."""
-    memories = jax.tree.map(lambda leaf: np.asarray(leaf)[: placement.num_chains], run.statistics)
+    memories = jax.tree.map(lambda leaf: np.asarray(leaf)[placement.rows], run.statistics)
     return {name: fold.compute(memories[name], superchain) for name, fold in program.statistics.items()}

@@ -37,6 +37,7 @@ from shoal.run import (
     frozen,
     keep_draws,
     keep_nothing,
+    prepare_phase,
     report,
 )
 from shoal.samplers import Sampler
@@ -115,20 +116,62 @@ def sample(  # noqa: PLR0913  (the front door: each is a choice that users make)
     if out is not None:
         out = check_new(out)
         zarr_package()
-    with _precision(request.dtype), compiling.deterministic(deterministic), progress(progress_bar) as show:
+    with (
+        _precision(request.dtype),
+        compiling.deterministic(deterministic),
+        compiling.background(),
+        progress(progress_bar) as show,
+    ):
         placement = Placement.of(num_chains, tile)
-        warn_of_idle_cores(placement.num_padded // placement.tile)
+        warn_of_idle_cores(placement.num_padded // placement.layout.tile)
         began = time.perf_counter()
         target = model.target(request.dtype)
         warn_of_slow_sums(target, request.dtype, num_chains)
         root = root_key(seed)
+        sampling = _Sampling.of(request, model, target, placement)
+        sampling.prepare(request, placement, root, _expected_tuning(request, target.dim))
         if initial_positions is None:
             groups = default_superchains(num_chains) if num_superchains is None else num_superchains
             starts = dispersed(model, target, root, num_chains, groups, request.dtype)
         else:
             starts = given(model, target, initial_positions, num_chains, request.dtype)
-        session = _Session(request, model, target, placement, starts, show, time.perf_counter() - began)
+        session = _Session(request, model, target, placement, sampling, starts, show, time.perf_counter() - began)
         return session.sample(root, seed, out)
+
+
+class _Sampling(NamedTuple):
+    """What is done once the tuning is fixed, and how many sweeps of it the device keeps before they go to the host."""
+
+    program: Program
+    capacity: int
+
+    @classmethod
+    def of(cls, request: Request, model: Model, target: Target, placement: Placement) -> "_Sampling":
+        kernel, folds = request.sampler.kernel(), {"health": Health(), "moments": Moments()}
+        position = jax.ShapeDtypeStruct((placement.num_padded, model.dim), request.dtype)
+        kept = jax.tree.leaves(eqx.filter_eval_shape(target.constrained, position))
+        per_draw = sum(leaf.size * leaf.dtype.itemsize for leaf in kept)
+        draws = max(1, min(MOST_KEPT, KEPT_BYTES // max(per_draw, 1)))
+        program = Program(target, kernel, Fixed(), folds, keep_draws)
+        return cls(program, max(1, draws // kernel.draws_per_sweep))
+
+    def prepare(self, request: Request, placement: Placement, root: Any, tuning: Any) -> None:
+        """Begin to compile it in the background, for a tuning of this form."""
+        if not self.program.kernel.remembers:
+            anywhere = np.zeros((placement.num_chains, self.program.target.dim), request.dtype)
+            prepare_phase(self.program, placement, root, anywhere, tuning, self.capacity)
+
+
+def _first_tuning(request: Request, dim: int) -> Any:
+    """The given tuning, or what warmup begins with."""
+    first = request.sampler.tuning(dim, request.dtype)
+    return first if request.tuning is None else tuning_from_arrays(request.tuning, first)
+
+
+def _expected_tuning(request: Request, dim: int) -> Any:
+    """Of the form that sampling has as a rule: metrics that are learned have directions."""
+    first = _first_tuning(request, dim)
+    return first if request.tuning is None else request.sampler.frozen(first)
 
 
 class _Warm(NamedTuple):
@@ -153,6 +196,7 @@ class _Session:
     model: Model
     target: Target
     placement: Placement
+    sampling: _Sampling
     starts: Starts
     show: Callable[[ChunkReport], None]
     seconds: float
@@ -163,11 +207,9 @@ class _Session:
         # Fetched before sampling: a device that fails there may give nothing back afterwards.
         tuning = tuning_to_arrays(warm.run.tuning)
         began = time.perf_counter()
-        folds = {"health": Health(), "moments": Moments()}
-        sampling = Program(self.target, request.sampler.kernel(), Fixed(), folds, keep_draws)
+        sampling, capacity = self.sampling
         run = eqx.tree_at(lambda r: r.tuning, warm.run, request.sampler.frozen(warm.run.tuning))
         run = enter(sampling, run, self.placement, request.num_samples)
-        capacity = max(1, self.capacity(run) // sampling.kernel.draws_per_sweep)
         compile_phase(sampling, run, self.placement, capacity)
         compiled = self.seconds + warm.compile_seconds + time.perf_counter() - began
         header = self.header(seed, warm.record)
@@ -194,9 +236,7 @@ class _Session:
         """A warmup of as many draws as were asked for, in one phase."""
         request, sampler = self.request, self.request.sampler
         began = time.perf_counter()
-        first = sampler.tuning(self.model.dim, request.dtype)
-        if request.tuning is not None:
-            first = tuning_from_arrays(request.tuning, first)
+        first = _first_tuning(request, self.model.dim)
         adaptation = Fixed() if request.tuning is not None else sampler.adaptation()
         warm = Program(self.target, sampler.warmup_kernel(), adaptation, {"health": Health()}, keep_nothing)
         run = begin(warm, self.placement, root, self.starts.position, first)
@@ -233,7 +273,8 @@ class _Session:
             )
         )
         starts, most = self.starts, self.request.num_warmup
-        stages = Stages(self.target, self.placement, root, starts.position, most, tell, chosen=starts.chosen)
+        foresee = lambda tuning: self.sampling.prepare(self.request, self.placement, root, sampler.frozen(tuning))
+        stages = Stages(self.target, self.placement, root, starts.position, most, tell, starts.chosen, foresee)
         warmed = sampler.warm_up(stages, self.model.dim, self.request.dtype)
         run = stages.ready(sampler.kernel(), warmed.tuning)
         seconds = time.perf_counter() - began - stages.compile_seconds
@@ -246,12 +287,6 @@ class _Session:
             record,
             warmed.findings,
         )
-
-    def capacity(self, run: Run) -> int:
-        """Draws that the device keeps before they go to the host."""
-        tile = eqx.filter_eval_shape(self.target.constrained, run.ensemble.position)
-        per_draw = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(tile))
-        return max(1, min(MOST_KEPT, KEPT_BYTES // max(per_draw, 1)))
 
     def draw(
         self, sampling: Program, run: Run, capacity: int, draws: Any
@@ -276,9 +311,8 @@ class _Session:
 
     def on_host(self, kept: Any, draws: int) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
         """What was kept, `[chain, draw, *shape]`, without the chains that fill up a tile."""
-        rows = slice(None, draws)
-        chains = slice(None, self.request.num_chains)
-        arrays = jax.tree.map(lambda leaf: np.asarray(leaf)[rows, chains].swapaxes(0, 1), kept)
+        chains = self.placement.rows
+        arrays = jax.tree.map(lambda leaf: np.asarray(leaf)[:draws, chains].swapaxes(0, 1), kept)
         return arrays["values"], arrays["stats"]
 
     def tell(self, phase: str, program: Program, run: Run, done: int, total: int, seconds: float) -> tuple[int, int]:
@@ -326,7 +360,7 @@ class _Session:
             "num_samples": request.num_samples,
             "seed": seed,
             "precision": request.precision,
-            "tile": self.placement.tile,
+            "tile": self.placement.layout.tile,
             "deterministic": compiling.is_deterministic(),
             "tuning_given": request.tuning is not None,
         }

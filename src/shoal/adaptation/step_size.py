@@ -68,8 +68,8 @@ class StepSize(Adaptation):
     def update(
         self, memory: PyTree, tuning: Tuning, tiles: Transition, pool: Pool, progress: Float[Array, ""]
     ) -> tuple[PyTree, Tuning]:
-        capped = 1.0 / max(4.0, 1.0 + SHARE * pool.count * (1.0 / self.target_accept - 1.0))
-        floor = jnp.where(progress < self.patience, min(FLOOR, capped), capped)
+        capped = 1.0 / jnp.maximum(4.0, 1.0 + SHARE * pool.count * (1.0 / self.target_accept - 1.0))
+        floor = jnp.where(progress < self.patience, jnp.minimum(FLOOR, capped), capped)
         inverse = pool.sum(lambda draws: 1.0 / jnp.maximum(draws.info.acceptance_rate, floor), tiles)
         # Then it begins anew from where it is, so that what was done for a stuck chain is soon undone.
         anew = memory.patient & (progress >= self.patience)

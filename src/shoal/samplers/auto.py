@@ -71,7 +71,9 @@ class Auto(Staged):
     def warm_up(self, stages: Stages, dim: int, dtype: DTypeLike) -> Warmed:
         kernel = self.kernel()
         stages.scout(min(max(SCOUTS, dim), MOST_SCOUTS))
+        stages.prepare(kernel, self.adaptation(), self.tuning(dim, dtype))
         burnt = burn_in(stages, dim, dtype)
+        stages.foresee(burnt.setting.tuning(dtype))
         ahead = scouted(stages, burnt, kernel, self.target_accept, dtype)
         assert ahead.look is not None
         elsewhere = stages.gather(ahead.look.behind, ahead.look.lost)

@@ -167,7 +167,7 @@ class WindowAdapted(_BlackJAX, Staged):
         stages.play(windows, Fixed(), {}, 1)
         stages.draws += draws - 1
         assert stages.run is not None
-        found = jax.tree.map(lambda leaf: np.asarray(leaf)[: stages.num_chains], stages.run.ensemble.memory)
+        found = jax.tree.map(lambda leaf: np.asarray(leaf)[stages.placement.rows], stages.run.ensemble.memory)
         tuning = pooled(found.step_size, found.inverse_mass_matrix)
         # How far the chains disagreed: the first and the last tenth.
         record = {WARMUPS[0]: {"step_sizes": np.quantile(found.step_size, [0.1, 0.9]).tolist()}}

@@ -23,6 +23,7 @@ from shoal.run import (
     compile_phase,
     enter,
     frozen,
+    prepare_phase,
     resume,
     start,
     sweeps_as_array,
@@ -140,6 +141,7 @@ class Stages:
         most: int,
         tell: Callable[["Stages", float], None],
         chosen: bool = False,
+        foresee: Callable[[Any], None] = lambda tuning: None,
     ) -> None:
         """Begin at the starts.
 
@@ -151,9 +153,10 @@ class Stages:
             most: draws of every chain; no stage begins after as many.
             tell: told after every few draws, with their mean acceptance.
             chosen: whether the starts are where the user wants them: then nobody is given up.
+            foresee: told the tuning that sampling may turn out to have, as soon as something is known of it.
         """
         self.target, self.placement, self.root, self.tell = target, placement, root, tell
-        self.position, self.most, self._chosen = position, most, chosen
+        self.position, self.most, self._chosen, self._foresee = position, most, chosen, foresee
         self.run: Run | None = None
         self._all = placement
         self._starts = together(position)
@@ -185,8 +188,7 @@ class Stages:
         if FEW_CHAINS <= len(scouts) <= self._all.num_chains // 2:
             self._follows = np.searchsorted(scouts, follows)
             self.position = self.position[scouts]
-            tile = min(self._all.tile, len(scouts))
-            self.placement = Placement.of(len(scouts), tile, self._all.devices)
+            self.placement = self._all.part(len(scouts))
 
     @property
     def scouting(self) -> bool:
@@ -254,17 +256,32 @@ class Stages:
         ahead = scouts[~(behind | lost)[scouts]]
         return ahead if ahead.size else scouts[~lost[scouts]]
 
+    def prepare(self, kernel: AnyKernel, adaptation: Adaptation, tuning: Any) -> None:
+        """Begin to compile stages of a kernel that remembers nothing, for the chains that move now and for all."""
+        program = Program(self.target, kernel, adaptation, {}, keep_trail, brief=True)
+        placements = {placement.layout: placement for placement in (self._all, self.placement)}
+        with self._compiling(("prepare", kernel)):
+            # What the scouts need is needed first.
+            for placement in reversed(placements.values()):
+                position = np.resize(self.position, (placement.num_chains, self.target.dim))
+                prepare_phase(program, placement, self.root, position, tuning, CAPACITY)
+
+    def foresee(self, tuning: Any) -> None:
+        """Say what tuning sampling may turn out to have, so that it can be compiled meanwhile."""
+        with self._compiling("foresee"):
+            self._foresee(tuning)
+
     def play(self, kernel: AnyKernel, adaptation: Adaptation, tuning: Any, draws: int) -> tuple[Trail, Any]:
         """`draws` draws of every chain, one to a sweep.
 
         Returns:
             What they left, and the tuning that the adaptation has settled on.
         """
-        program = Program(self.target, kernel, adaptation, {}, keep_trail)
+        program = Program(self.target, kernel, adaptation, {}, keep_trail, brief=True)
         run, structure = self.ready(kernel, tuning), jax.tree.structure(tuning)
-        with self._compiling(("enter", self.placement, adaptation, structure)):
+        with self._compiling(("enter", self.placement.layout, adaptation, structure)):
             run = enter(program, run, self.placement, draws)
-        with self._compiling(("play", self.placement, kernel, adaptation, structure)) as new:
+        with self._compiling(("play", self.placement.layout, kernel, adaptation, structure)) as new:
             if new:
                 compile_phase(program, run, self.placement, CAPACITY)
                 frozen(program, run, self.placement)
@@ -272,7 +289,7 @@ class Stages:
         while done < draws:
             count = min(CAPACITY, draws - done)
             run, buffer = advance(program, run, sweeps_as_array(count), self.placement, CAPACITY)
-            part = {name: np.asarray(leaf)[:count, : self.num_chains] for name, leaf in buffer.items()}
+            part = {name: np.asarray(leaf)[:count, self.placement.rows] for name, leaf in buffer.items()}
             kept.append(part)
             done += count
             self.draws += count
@@ -299,7 +316,7 @@ class Stages:
         return eqx.tree_at(lambda r: r.tuning, run, tuning, is_leaf=lambda leaf: leaf is run.tuning)
 
     def _started(self, kernel: AnyKernel, position: np.ndarray, made: int, tuning: Any) -> Run:
-        with self._compiling(("start", kernel, self.placement)):
+        with self._compiling(("start", kernel, self.placement.layout)):
             fresh = jax.block_until_ready(
                 start(Program(self.target, kernel), self.placement, self.root, position, tuning)
             )
