@@ -40,8 +40,9 @@ from shoal.ensemble import Transition
 from shoal.kernels import NUTS
 from shoal.kernels.bundle import Machine
 from shoal.mesh import Placement
+from shoal.program import Program
 from shoal.randomness import root_key
-from shoal.run import Program, advance, begin, enter
+from shoal.run import advance, begin, enter
 from shoal.statistics import Health
 from shoal.target import Target
 

@@ -33,8 +33,9 @@ import shoal
 from shoal.examples import breast_cancer, load
 from shoal.kernels import HMC
 from shoal.mesh import Placement
+from shoal.program import Program, keep_draws
 from shoal.randomness import root_key
-from shoal.run import Program, advance, begin, enter, keep_draws
+from shoal.run import advance, begin, enter
 from shoal.statistics import Health, Moments
 
 STEPS, STEP_SIZE = 20, 0.02

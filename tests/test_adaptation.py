@@ -9,8 +9,9 @@ import shoal
 from shoal.adaptation import During, StepSize
 from shoal.adaptation.averaging import weight
 from shoal.mesh import Placement
+from shoal.program import Program
 from shoal.randomness import root_key
-from shoal.run import Program, advance, begin, enter, frozen
+from shoal.run import advance, begin, enter, frozen
 from shoal.samplers.arrays import tuning_from_arrays, tuning_to_arrays
 from shoal.target import Target
 

@@ -12,8 +12,9 @@ import shoal
 from exact import EXACT, nothing, with_x64, worst_z
 from shoal.kernels.lifted import Lifted
 from shoal.mesh import Placement
+from shoal.program import Program
 from shoal.randomness import root_key
-from shoal.run import Program, advance, begin, enter
+from shoal.run import advance, begin, enter
 from shoal.target import Target
 
 CHAINS, DRAWS, TILE = 4096, 3, 512

@@ -73,12 +73,26 @@ def test_a_failure_ahead_is_that_of_the_call(two_cores, monkeypatch):
 
 def test_leaving_drops_what_has_not_begun(two_cores):
     begun = threading.Event()
-    with compiling.background():
-        ahead = compiling._ahead.get()
-        ahead.workers.submit(begun.wait)
-        queued = ahead.workers.submit(lambda: None)
-    assert queued.cancelled()
-    begun.set()
+    try:
+        with compiling.background():
+            ahead = compiling._ahead.get()
+            ahead.workers.submit(begun.wait)
+            queued = ahead.workers.submit(lambda: None)
+        assert queued.cancelled()
+    finally:
+        begun.set()
+
+
+def test_what_waits_for_others_is_compiled_by_the_call(two_cores):
+    begun = threading.Event()
+    double, x = compiling.compiled(lambda x: 2 * x), jnp.ones(3)
+    try:
+        with compiling.background():
+            compiling._ahead.get().workers.submit(begun.wait)
+            double.ahead(x)
+            np.testing.assert_array_equal(double(x), 2.0)  # though the worker never gets to it
+    finally:
+        begun.set()
 
 
 GROUP = np.arange(12) % 3

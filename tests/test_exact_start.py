@@ -15,8 +15,9 @@ from shoal import kernels
 from shoal.dynamics.integrators import MCLACHLAN, OMELYAN
 from shoal.dynamics.metrics import Diagonal
 from shoal.mesh import Placement
+from shoal.program import Program
 from shoal.randomness import root_key
-from shoal.run import Program, advance, begin, enter
+from shoal.run import advance, begin, enter
 
 CHAINS, DRAWS = 16_384, 6
 

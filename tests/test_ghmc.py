@@ -12,8 +12,9 @@ from shoal.adaptation import Chain, Damping, DiagonalMetric, During, Fixed, Grad
 from shoal.dynamics.metrics import Diagonal
 from shoal.kernels import GHMC
 from shoal.mesh import Placement
+from shoal.program import Program, keep_draws
 from shoal.randomness import Keys, root_key
-from shoal.run import Program, advance, begin, drive, enter, frozen, keep_draws
+from shoal.run import advance, begin, drive, enter, frozen
 from shoal.target import Target
 from test_exact_start import SCALE
 from test_run import DIM, assert_bitwise_equal, positions, some_target, there_and_back

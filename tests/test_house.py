@@ -32,6 +32,7 @@ LAYERS = [
     ["labels"],
     ["diagnostics"],
     ["statistics"],
+    ["program"],
     ["run"],
     ["warmup"],
     ["samplers"],

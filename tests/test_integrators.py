@@ -11,8 +11,9 @@ from shoal.dynamics.metrics import Diagonal
 from shoal.kernels import JitteredHMC
 from shoal.kernels.hmc import kinetic
 from shoal.mesh import Placement
+from shoal.program import Program
 from shoal.randomness import root_key
-from shoal.run import Program, advance, begin, enter
+from shoal.run import advance, begin, enter
 from shoal.samplers.arrays import tuning_from_arrays, tuning_to_arrays
 from shoal.target import Target
 

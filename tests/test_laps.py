@@ -12,8 +12,9 @@ from shoal.dynamics.metrics import Diagonal, LowRank
 from shoal.ensemble import Ensemble, Info, Transition
 from shoal.kernels import Microcanonical
 from shoal.mesh import Placement, Pool
+from shoal.program import Program
 from shoal.randomness import root_key
-from shoal.run import Program, advance, begin, enter
+from shoal.run import advance, begin, enter
 from shoal.target import Target
 
 KERNEL = Microcanonical()

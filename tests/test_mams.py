@@ -16,8 +16,9 @@ from shoal.dynamics.metrics import Diagonal
 from shoal.ensemble import Ensemble
 from shoal.kernels.hmc import MOMENTUM, Proposal, decided
 from shoal.mesh import Placement
+from shoal.program import Program, keep_draws
 from shoal.randomness import Stream, root_key
-from shoal.run import Program, advance, begin, enter, frozen, keep_draws
+from shoal.run import advance, begin, enter, frozen
 from shoal.samplers import MAMS, named
 from shoal.target import Target
 from test_exact_start import run_from_exact_draws

@@ -14,8 +14,9 @@ from shoal.dynamics.isokinetic import Heading, Isokinetic, refreshed, turned
 from shoal.dynamics.metrics import Diagonal
 from shoal.kernels import Microcanonical
 from shoal.mesh import Placement
+from shoal.program import Program, keep_draws
 from shoal.randomness import Stream, root_key
-from shoal.run import Program, advance, begin, enter, keep_draws
+from shoal.run import advance, begin, enter
 from shoal.target import Target
 from test_run import assert_bitwise_equal, positions, some_target
 

@@ -11,9 +11,10 @@ from shoal.adaptation import Fixed, step_size
 from shoal.dynamics.metrics import Diagonal
 from shoal.kernels import NUTS
 from shoal.mesh import Placement
+from shoal.program import Program, keep_draws
 from shoal.randomness import Stream, root_key
 from shoal.report.overview import facts
-from shoal.run import Program, advance, begin, drive, enter, keep_draws
+from shoal.run import advance, begin, drive, enter
 from shoal.statistics import Health, Moments
 from shoal.target import Target
 from test_run import DIM, assert_bitwise_equal, positions, some_target, there_and_back, wall

@@ -14,8 +14,9 @@ from shoal.adaptation import Chain, ChEES, DiagonalMetric, During, Fixed, StepSi
 from shoal.dynamics.integrators import LEAPFROG
 from shoal.dynamics.metrics import Diagonal
 from shoal.mesh import Placement
+from shoal.program import Program, keep_draws
 from shoal.randomness import root_key, van_der_corput
-from shoal.run import Program, _advance, advance, begin, drive, enter, frozen, keep_draws
+from shoal.run import _advance, advance, begin, drive, enter, frozen
 from shoal.statistics import Health, Moments
 from shoal.target import Target
 
@@ -140,6 +141,16 @@ def test_a_few_among_very_many_have_rows_of_their_own():
     many = Placement.of(1024, 32, jax.devices()[:2])
     assert many.part(256).num_padded == 1024
     assert many.part(64).num_padded == 64
+    one = Placement.of(1024, 32, jax.devices()[:1])
+    assert one.part(64).layout != one.layout  # which says what is compiled already
+
+
+@pytest.mark.parametrize("few", [30, 32, 64])
+def test_tile_of_a_part_does_not_depend_on_the_devices(few):
+    """Nor does, then, any draw of a warmup."""
+    for chains, tile in ((128, 32), (256, 64), (512, 32)):
+        parts = [Placement.of(chains, tile, jax.devices()[:devices]).part(few) for devices in (1, 2, 3, 4, 8)]
+        assert len({part.layout.tile for part in parts}) == 1
 
 
 def test_on_accelerators_a_part_has_a_tile_of_its_own():

@@ -93,7 +93,7 @@ def test_same_seed_same_draws_and_the_second_call_compiles_nothing(result, compi
 def test_a_run_compiles_a_program_once(num_chains, caplog, request):
     """Burn-in, settling and sampling: of few chains, scouts settle by the program of all; of many, by one of theirs."""
     model = shoal.Model(
-        params={"x": shoal.real(5)}, log_density=lambda p: -0.5 * ((p["x"].sum() / 3) ** 2 + p["x"] @ p["x"])
+        params={"x": shoal.real(5)}, log_density=lambda p: -0.5 * ((3 * p["x"].sum()) ** 2 + p["x"] @ p["x"])
     )
     jax.config.update("jax_log_compiles", True)  # of all threads
     request.addfinalizer(lambda: jax.config.update("jax_log_compiles", False))
@@ -128,8 +128,8 @@ def test_compiling_counts_as_compiling(monkeypatch):
     monkeypatch.setattr(Auto, "warm_up", warmed)
     jax.monitoring.register_event_duration_secs_listener(listen)
     try:
-        # 80 chains: scouts on one device, all on three.
-        shoal.sample(regression(), num_chains=80, num_samples=20, progress_bar=False)
+        # 512 chains: scouts have a program of their own.
+        shoal.sample(regression(), num_chains=512, num_samples=20, progress_bar=False)
     finally:
         jax.monitoring.unregister_event_duration_listener(listen)
     of_warmup = seconds[: int(np.flatnonzero(np.isnan(seconds))[0])]

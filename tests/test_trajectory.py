@@ -9,8 +9,9 @@ import shoal
 from shoal.adaptation import SNAPER, Chain, ChEES, StepSize
 from shoal.kernels import JitteredHMC
 from shoal.mesh import Placement
+from shoal.program import Program
 from shoal.randomness import root_key
-from shoal.run import Program, advance, begin, enter, frozen
+from shoal.run import advance, begin, enter, frozen
 from shoal.target import Target
 from test_adaptation import correlated
 

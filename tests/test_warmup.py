@@ -15,14 +15,16 @@ from shoal.dynamics.metrics import Diagonal, LowRank
 from shoal.kernels import JitteredHMC
 from shoal.kernels.microcanonical import Microcanonical
 from shoal.mesh import Placement
+from shoal.program import Program
 from shoal.randomness import root_key
-from shoal.run import Program, advance, begin, enter
+from shoal.run import advance, begin, enter
 from shoal.samplers.arrays import tuning_from_arrays, tuning_to_arrays
 from shoal.samplers.auto import Auto
 from shoal.starts import Starts
 from shoal.warmup.pace import Pace, efficiency, pace
 from shoal.warmup.phases import Phase, _smoother, _until_still, look, settling_kernel
 from shoal.warmup.race import resemblance_ess, worst_ess
+from shoal.warmup.reach import SLOW, Growth, extended, growth
 from shoal.warmup.setting import Setting, corrected
 from shoal.warmup.stages import Stages, Trail, leaders, together
 from shoal.warmup.whitening import choose, families, largest_eigenvalue, rank_of, simplest, unit
@@ -196,7 +198,7 @@ def test_auto_says_what_it_did(correlated, tmp_path):
 
 
 def test_race_runs_and_stays_within_its_share():
-    model = shoal.examples.load("eight_schools")
+    model = shoal.examples.load("breast_cancer")
     warmup = sampled(model, sampler=Auto(race_share=0.5), num_samples=20).warmup
     assert len(warmup["race"]) > 1
     assert 0 < warmup["phases"][-1]["gradients"] < 0.5 * 4000 / warmup["race"][0]["ess_per_gradient"]
@@ -349,6 +351,62 @@ def test_pace_is_better_than_one_length_for_all():
 
 def setting(step_size: float, trajectory: float = 6.0, shortest: float = 0.2) -> Setting:
     return Setting("unit", unit(2), TWO_LEAPFROGS, step_size, trajectory, shortest)
+
+
+def oscillator(
+    rng, longest: float, deviations=(1.0,), shortest: float = 0.1, draws: int = 12, chains: int = 64
+) -> Trail:
+    """Draws of Gaussian directions by exact trajectories of lengths from `shortest` to 1 times `longest`."""
+    lengths = longest * (shortest + (1 - shortest) * (np.arange(draws) * 0.618 % 1))
+    deviation, every = np.array(deviations), np.ones((draws, chains))
+    position = [rng.normal(size=(chains, len(deviation))) * deviation]
+    for length in lengths[1:]:
+        turn, momentum = length / deviation, rng.normal(size=position[0].shape)
+        position.append(position[-1] * np.cos(turn) + momentum * deviation * np.sin(turn))
+    stack = np.array(position)
+    return Trail(stack, stack, every, every, every, lengths[:, None] * every, every)
+
+
+def test_growth_tells_trajectories_that_are_too_short():
+    """At a quarter of the pace of a Gaussian longer trajectories pay, at the pace they do not."""
+
+    def pays(longest: float, **kwargs) -> float:
+        trails = [oscillator(np.random.default_rng(i), longest, **kwargs) for i in range(40)]
+        return float(np.mean([extended(Setting.first(1), growth(trail)).reach > 1.0 for trail in trails]))
+
+    assert pays(0.5) > 0.95
+    assert pays(2.2) < 0.05
+    assert pays(2.2, deviations=(0.5, 1.0, 4.0)) > 0.95  # the slowest direction is what counts
+
+
+def test_growth_of_what_no_length_helps(rng):
+    """A direction in which chains diffuse, however long trajectories are."""
+    trail = oscillator(rng, 2.2, draws=40)
+    walk = np.cumsum(0.1 * rng.normal(size=trail.position.shape), axis=0) + rng.normal(size=trail.position.shape[1:])
+    slow = growth(trail._replace(position=np.concatenate([trail.position, walk], axis=2)))
+    assert slow.effective < SLOW
+    assert extended(Setting.first(2), slow).reach == 1.0
+    assert extended(Setting.first(2)._replace(reach=2.25), slow).reach == 1.5
+
+
+def test_lengths_that_hardly_differ_say_nothing(rng):
+    assert np.isnan(growth(oscillator(rng, 1.0, shortest=0.9))).all()
+    still = oscillator(rng, 0.5)
+    nothing = growth(still._replace(position=np.zeros_like(still.position)))
+    for reach in (1.0, 2.25):
+        assert extended(Setting.first(1)._replace(reach=reach), nothing).reach == reach
+
+
+def test_reach_stays_within_its_bounds_and_turns_once():
+    setting, pays, wastes = Setting.first(1), Growth(0.1, 1.5), Growth(0.1, 0.0)
+    for reach in (1.5, 2.25, 2.25):
+        setting = extended(setting, pays)
+        assert setting.reach == reach
+    assert extended(setting, Growth(0.8, 1.5)).reach == 2.25  # fast enough
+    for seen in (wastes, pays, wastes):
+        setting = extended(setting, seen)
+        assert setting.reach == 1.5
+    assert extended(Setting.first(1), wastes).reach == 1.0
 
 
 @pytest.mark.parametrize("max_steps", [1000, 4])

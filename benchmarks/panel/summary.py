@@ -92,6 +92,32 @@ def relative(found: dict[tuple[str, str], Cell], sampler: str, peers: list[str])
     return ratios
 
 
+def against_recipes(
+    found: dict[tuple[str, str], Cell], sampler: str, recipes: list[str]
+) -> dict[str, tuple[str, float, float]]:
+    """By target: the recipe that is fastest in sampling, and the sampler's rates over its, per second and per gradient.
+
+    With seed 0, on targets where the sampler and some recipe converged and were right.
+    """
+    compared = {}
+    for target in TARGETS:
+        rows = {name: found[target, name].rows.get(0) for name in (sampler, *recipes) if (target, name) in found}
+        good = {name: row for name, row in rows.items() if row and kind(row) == "good"}
+        own = good.pop(sampler, None)
+        if own and good:
+            best = max(good, key=lambda name: good[name]["ess_per_second"])
+            ratios = [own[rate] / good[best][rate] for rate in ("ess_per_second", "ess_per_gradient")]
+            compared[target] = (best, *ratios)
+    return compared
+
+
+def race_shares(found: dict[tuple[str, str], Cell], sampler: str) -> list[float]:
+    """Of the cost of 4,000 effective draws, what the race took, in every run."""
+    rows = (row for (_, name), cell in found.items() if name == sampler for row in cell.rows.values())
+    known = (row for row in rows if row["status"] == "done" and "race_gradients" in row["settings"])
+    return [row["settings"]["race_gradients"] / row["cost_4000"] for row in known]
+
+
 def geometric_mean(values: Any) -> float:
     """NaN of nothing."""
     values = np.array(list(values), float)

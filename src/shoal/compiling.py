@@ -94,8 +94,9 @@ class Compiled[**P, R]:
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
         ahead = _ahead.get()
-        if ahead is not None and (begun := ahead.begun.pop(self._signature(args), None)):
-            # What went wrong there goes wrong in the call below.
+        begun = None if ahead is None else ahead.begun.pop(self._signature(args), None)
+        # What has not begun is not waited for; what went wrong there goes wrong in the call below.
+        if begun is not None and not begun.cancel():
             with contextlib.suppress(Exception):
                 begun.result()
         return self._programs(self._options())(*args, **kwargs)

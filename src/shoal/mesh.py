@@ -41,10 +41,12 @@ class Layout:
     Attributes:
         tile: chains of a tile.
         devices: where the tiles go, the same number of tiles to each.
+        room: rows for chains on each device.
     """
 
     tile: int
     devices: tuple[Any, ...]
+    room: int
 
     @cached_property
     def mesh(self) -> Mesh:
@@ -61,14 +63,12 @@ class Placement:
     """How an ensemble is cut into tiles and spread over devices.
 
     Attributes:
-        num_chains: chains that the user asked for.
-        layout: of the tiles.
-        room: rows for chains on each device.
+        num_chains: chains that move.
+        layout: of their rows.
     """
 
     num_chains: int
     layout: Layout
-    room: int
 
     @classmethod
     def of(cls, num_chains: int, tile: int | None = None, devices: Sequence[Any] | None = None) -> "Placement":
@@ -77,27 +77,27 @@ class Placement:
         local = -(-num_chains // len(devices))
         tile = min(tile or TILE.get(devices[0].platform) or _even(local), num_chains)
         used = devices[: min(len(devices), -(-num_chains // tile))]
-        return cls(num_chains, Layout(tile, tuple(used)), tile * _share(num_chains, tile, used))
+        return cls(num_chains, Layout(tile, tuple(used), tile * _share(num_chains, tile, used)))
 
     def part(self, num_chains: int) -> "Placement":
         """Of some of the chains: on a CPU, unless they are few among many, in the rows and by the program of all."""
         tile, devices = self.layout.tile, self.layout.devices
         of_their_own = Placement.of(num_chains, min(tile, num_chains), devices)
-        on_cpu, roomy = devices[0].platform == "cpu", ROOMY * -(-num_chains // tile) * tile
-        return replace(self, num_chains=num_chains) if on_cpu and self.num_padded <= roomy else of_their_own
+        # In tiles, of which there are as many on any number of devices: draws depend on the tile.
+        roomy = -(-self.num_chains // tile) <= ROOMY * -(-num_chains // tile)
+        return replace(self, num_chains=num_chains) if roomy and devices[0].platform == "cpu" else of_their_own
 
     @property
     def num_padded(self) -> int:
         """Rows: chains, those that fill up the last tile, and tiles that give every device as many as the others."""
-        return self.room * len(self.layout.devices)
+        return self.layout.room * len(self.layout.devices)
 
     @cached_property
     def rows(self) -> slice | Int[np.ndarray, " chains"]:
         """The row of each chain: on every device they come first, and no device has more tiles of them than needed."""
-        tile, chain = self.layout.tile, np.arange(self.num_chains)
-        share = _share(self.num_chains, tile, self.layout.devices)
-        device, place = np.divmod(chain, tile * share)
-        return slice(0, self.num_chains) if self.room == tile * share else device * self.room + place
+        used = self.layout.tile * _share(self.num_chains, self.layout.tile, self.layout.devices)
+        device, place = np.divmod(np.arange(self.num_chains), used)
+        return slice(0, self.num_chains) if used == self.layout.room else device * self.layout.room + place
 
     def chain_numbers(self) -> Int[np.ndarray, " rows"]:
         """The chains' numbers; those that only fill up have negative ones."""

@@ -1,4 +1,4 @@
-"""The run: what to do (Program), how far it has got (Run), and the one loop between them (advance)."""
+"""The one loop: from a run and what it is to do (`shoal.program`) to the run later."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -11,84 +11,18 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree
 
-from shoal.adaptation.base import Adaptation, Fixed
+from shoal.adaptation.base import Adaptation
 from shoal.compiling import Compiled, compiled
 from shoal.ensemble import Ensemble, Transition
 from shoal.kernels.base import AnyKernel
 from shoal.mesh import CHAINS, Layout, Placement, Pool, isolated, over_tiles
+from shoal.program import Program, Run
 from shoal.randomness import Stream
 from shoal.statistics.base import Statistic
 from shoal.target import Target
 
 # Long enough to cost nothing, short enough that an interrupt is answered.
 CHUNK_SECONDS = 0.5
-
-Keep = Callable[[Transition, Target], PyTree]
-
-
-def keep_nothing(transition: Transition, target: Target) -> dict[str, dict[str, Array]]:
-    """Keep no draw: for warmup."""
-    return {}
-
-
-def keep_draws(transition: Transition, target: Target) -> dict[str, dict[str, Array]]:
-    """Keep every quantity on the user's supports, and what each draw reports, in ArviZ's words."""
-    info = transition.info
-    return {
-        "values": target.constrained(transition.after.position),
-        "stats": {
-            "lp": transition.after.log_density,
-            "acceptance_rate": info.acceptance_rate,
-            "energy_error": info.energy_error,
-            "diverging": info.diverging,
-            "n_steps": info.num_steps,
-            "step_size": info.step_size,
-        },
-    }
-
-
-class Program(eqx.Module):
-    """What to do: the composition, and nothing that moves.
-
-    Attributes:
-        target: what is sampled.
-        kernel: how chains move.
-        adaptation: how the tuning is learned.
-        statistics: what is folded over the draws.
-        keep: what is kept of a draw.
-        brief: whether it runs for so short that compiling counts more than speed.
-    """
-
-    target: Target
-    kernel: AnyKernel
-    adaptation: Adaptation = Fixed()
-    statistics: dict[str, Statistic] = eqx.field(default_factory=dict)
-    keep: Keep = eqx.field(static=True, default=keep_nothing)
-    brief: bool = eqx.field(static=True, default=False)
-
-
-class Run(eqx.Module):
-    """How far it has got: all that one needs to go on, and nothing else.
-
-    Attributes:
-        root: the key of the run; it never changes.
-        step: draws that every chain has made since the run began, warmup included.
-        chain: the chains' numbers; negative for those that fill up a tile.
-        ensemble: where the chains are.
-        tuning: what the next draw is made with.
-        adaptation: what the adaptation remembers.
-        statistics: what the statistics remember, by name.
-        window: the number of the phase's first draw, and how many draws the phase is to have.
-    """
-
-    root: PRNGKeyArray
-    step: Int[Array, ""]
-    chain: Int[Array, " chains"]
-    ensemble: Ensemble
-    tuning: PyTree
-    adaptation: PyTree
-    statistics: dict[str, PyTree]
-    window: Int[Array, "2"]
 
 
 def begin(
@@ -293,10 +227,10 @@ class _Sweep(NamedTuple):
     def adapt(self, run: Run, watched: PyTree) -> tuple[PyTree, PyTree]:
         chains = jax.lax.psum((run.chain >= 0).sum(dtype=jnp.int32), CHAINS)
         count = (chains * self.program.kernel.draws_per_sweep).astype(run.ensemble.log_density.dtype)
-        pool = Pool(self.layout.split(run.chain), count)
         # What is computed from pooled sums is the same on every device, and is compiled by itself for the same
         # reason that tiles are.
-        memory, tuning, step, window = isolated((run.adaptation, run.tuning, run.step, run.window))
+        memory, tuning, step, window, count = isolated((run.adaptation, run.tuning, run.step, run.window, count))
+        pool = Pool(self.layout.split(run.chain), count)
         progress = (step - window[0]).astype(run.ensemble.log_density.dtype)
         progress = progress / jnp.maximum(window[1], 1).astype(progress.dtype)
         return isolated(self.program.adaptation.update(memory, tuning, watched, pool, progress))

@@ -20,6 +20,7 @@ from shoal.cores import warn_of_idle_cores
 from shoal.diagnostics.findings import Finding
 from shoal.mesh import Placement
 from shoal.models.model import Model
+from shoal.program import Program, Run, keep_draws, keep_nothing
 from shoal.progress import ChunkReport, progress
 from shoal.randomness import root_key
 from shoal.request import Request, check_count, check_seed, check_superchains, checked
@@ -27,19 +28,7 @@ from shoal.results.draws import Header, MemoryDraws
 from shoal.results.failure import cut_short, unfinished
 from shoal.results.result import Gradients, Result, Timing
 from shoal.results.zarr_draws import ZarrDraws, check_new, zarr_package
-from shoal.run import (
-    Program,
-    Run,
-    begin,
-    compile_phase,
-    drive,
-    enter,
-    frozen,
-    keep_draws,
-    keep_nothing,
-    prepare_phase,
-    report,
-)
+from shoal.run import begin, compile_phase, drive, enter, frozen, prepare_phase, report
 from shoal.samplers import Sampler
 from shoal.samplers.arrays import tuning_from_arrays, tuning_to_arrays
 from shoal.samplers.staged import Staged
@@ -156,8 +145,8 @@ class _Sampling(NamedTuple):
         return cls(program, max(1, draws // kernel.draws_per_sweep))
 
     def prepare(self, request: Request, placement: Placement, root: Any, tuning: Any) -> None:
-        """Begin to compile it in the background, for a tuning of this form."""
-        if not self.program.kernel.remembers:
+        """Begin to compile it in the background, for a tuning of this form, if one is known."""
+        if tuning is not None and not self.program.kernel.remembers:
             anywhere = np.zeros((placement.num_chains, self.program.target.dim), request.dtype)
             prepare_phase(self.program, placement, root, anywhere, tuning, self.capacity)
 
@@ -168,10 +157,11 @@ def _first_tuning(request: Request, dim: int) -> Any:
     return first if request.tuning is None else tuning_from_arrays(request.tuning, first)
 
 
-def _expected_tuning(request: Request, dim: int) -> Any:
-    """Of the form that sampling has as a rule: metrics that are learned have directions."""
-    first = _first_tuning(request, dim)
-    return first if request.tuning is None else request.sampler.frozen(first)
+def _expected_tuning(request: Request, dim: int) -> Any | None:
+    """Of the form that sampling will have, as far as is known."""
+    if request.tuning is None:
+        return request.sampler.expected(dim, request.dtype)
+    return request.sampler.frozen(_first_tuning(request, dim))
 
 
 class _Warm(NamedTuple):

@@ -1,6 +1,7 @@
 """Shoal as a user calls it: `shoal.sample(model, sampler=NAME)`, 128 chains, everything else by default."""
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
@@ -44,13 +45,18 @@ class Ours:
             converged=result.converged,
             findings=tuple(dict.fromkeys(finding.kind for finding in result.findings if finding.blocking)),
             settings={key: value for key, value in result.settings.items() if key not in ("model", "seed", "dim")}
-            | {"warmup_draws": int(warmup_draws), "race": record.get("race")},
+            | {"warmup_draws": int(warmup_draws), "race": record.get("race"), "race_gradients": race_gradients(record)},
         )
 
     def count(self, total: int, ends: int) -> Count:
         """With and without the value."""
         both = total if self.name in VALUE_EVERY_TIME else min(ends, total)
         return Count(both, total - both)
+
+
+def race_gradients(record: dict[str, Any]) -> int:
+    """What the race has taken."""
+    return sum(phase["gradients"] for phase in record.get("phases", ()) if phase["phase"] == "race")
 
 
 def positions(problem: Problem, draws: dict[str, np.ndarray]) -> np.ndarray:

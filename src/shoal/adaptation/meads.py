@@ -59,9 +59,9 @@ class Powers(eqx.Module):
         along = vectors[:, None, :] * products[:, :, None]
         return cls(square, along, square[:, None] * jnp.square(products))
 
-    def largest(self, count: int) -> Float[Array, ""]:
+    def largest(self, count: Float[Array, ""]) -> Float[Array, ""]:
         """tr(S²) / tr(S), of sums over `count` chains."""
-        pairs = (jnp.square(self.along).sum(-1) - self.own).mean() * (1.0 / (count * max(count - 1, 1)))
+        pairs = (jnp.square(self.along).sum(-1) - self.own).mean() * (1.0 / (count * jnp.maximum(count - 1.0, 1.0)))
         trace = self.square * (1.0 / count)
         # By Cauchy and Schwarz; the unbiased estimate from few chains may fall below, even below zero.
         least = trace * (1.0 / self.along.shape[-1])

@@ -107,6 +107,9 @@ class AutoFewChains(Staged):
     def tuning(self, dim: int, dtype: DTypeLike) -> NUTSTuning:
         return NUTSTuning(jnp.asarray(0.1, dtype), unit(dim).metric(dtype))
 
+    def expected(self, dim: int, dtype: DTypeLike) -> None:
+        return None
+
     def frozen(self, tuning: NUTSTuning) -> NUTSTuning:
         return eqx.tree_at(lambda t: t.metric, tuning, simplest(tuning.metric))
 

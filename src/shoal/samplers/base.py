@@ -35,6 +35,10 @@ class Sampler(eqx.Module):
         """The tuning that warmup begins with."""
         return self.kernel().tuning(dim, dtype)
 
+    def expected(self, dim: int, dtype: DTypeLike) -> Any | None:
+        """A tuning of the form that sampling has as a rule, so that it is compiled early; None if none is known."""
+        return self.tuning(dim, dtype)
+
     def for_chains(self, num_chains: int) -> "Sampler":
         """The sampler that this one is for so many chains."""
         return self

@@ -24,14 +24,15 @@ def few_chains(
     dim = stages.position.shape[1]
     setting, seen, price, settled = Setting.first(dim)._replace(integrator=LEAPFROG), None, np.inf, False
     for draws in FEW_CHAINS_DRAWS:
-        trail, tuning = stages.play(kernel, adaptation, tuning, draws)
+        trail, tuning = stages.play(kernel, adaptation, tuning, draws, brief=False)
         seen = look(trail, seen, stages)
         setting = relearned(seen, setting._replace(step_size=float(tuning.step_size)))
         tuning = NUTSTuning(jnp.asarray(setting.step_size, dtype), setting.whitening.metric(dtype))
+        stages.foresee(tuning)
         last, price = price, seen.price
         settled = seen.still and price < SAME_PRICE * last
         if settled or stages.exhausted:
             break
     # The metric is new: its step size is found with it, and neither changes afterwards.
-    _, tuning = stages.play(kernel, adaptation, tuning, FEW_CHAINS_LAST)
+    _, tuning = stages.play(kernel, adaptation, tuning, FEW_CHAINS_LAST, brief=False)
     return Phase("settling", seen, setting, settled, stages.draws - begun[0], stages.gradients - begun[1]), tuning

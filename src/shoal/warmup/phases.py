@@ -20,9 +20,10 @@ from shoal.adaptation.laps import LAPS
 from shoal.dynamics.integrators import MCLACHLAN, TWO_LEAPFROGS
 from shoal.kernels import JitteredHMC
 from shoal.kernels.microcanonical import Microcanonical
+from shoal.warmup.reach import extended, growth
 from shoal.warmup.setting import Setting, corrected, guessed, retuned
 from shoal.warmup.stages import Stages, Trail
-from shoal.warmup.whitening import Choice, Whitening, choose, unit
+from shoal.warmup.whitening import WORTH, Choice, Whitening, choose, unit
 
 # Draws of the stages of burn-in: short at first, when the metric is wrong.
 BURN_IN_STAGE, BURN_IN_STAGES = 25, 24
@@ -96,6 +97,11 @@ class Look(NamedTuple):
         return self.choice.prices[self.choice.best]
 
     @property
+    def lowest(self) -> float:
+        """The lowest price of any metric."""
+        return min(self.choice.prices.values())
+
+    @property
     def centred(self) -> bool:
         """Whether the mean gradient is near zero."""
         return self.pull < min(1.0, max(PULL, 4.0 / self.trail.log_density.shape[1] ** 0.5))
@@ -108,7 +114,7 @@ class Look(NamedTuple):
         return abs(self.drift) < bound and self.shift < bound and self.centred and self.price > NARROW
 
 
-def look(trail: Trail, before: "Look | None", stages: Stages, quorum: float = QUORUM) -> Look:
+def look(trail: Trail, before: "Look | None", stages: Stages, quorum: float = QUORUM, worth: float = WORTH) -> Look:
     """Look at a stage.
 
     Nothing is learned from scouts that are lost or far behind others of their start: a metric for all would suit
@@ -119,6 +125,7 @@ def look(trail: Trail, before: "Look | None", stages: Stages, quorum: float = QU
         before: the look at the one before.
         stages: the chains.
         quorum: share of the starts that must have a scout that is not lost for others to be.
+        worth: how many times cheaper a metric with directions must be.
     """
     late = trail.late(1.0 - ADAPTING)
     behind, lost = late.behind, stages.lost(late, quorum)
@@ -129,7 +136,7 @@ def look(trail: Trail, before: "Look | None", stages: Stages, quorum: float = QU
     shift = np.inf
     if before is not None:
         shift = abs(late.log_density.mean(dtype=float) - before.trail.log_density.mean(dtype=float)) / late.deviation
-    choice = choose(late.position, late.gradient)
+    choice = choose(late.position, late.gradient, worth)
     pull = choice.whitening.pull(late.gradient.reshape(-1, late.gradient.shape[-1]).astype(float))
     return Look(late, choice, trail.drift, float(shift), pull, behind, lost)
 
@@ -166,7 +173,8 @@ def burn_in(stages: Stages, dim: int, dtype: DTypeLike) -> Phase:
         tuning = _with_metric(kernel.tuning(dim, dtype), whitening, dtype)
         for _ in range(BURN_IN_STAGES):
             trail, tuning = stages.play(kernel, adaptation, tuning, BURN_IN_STAGE)
-            seen = look(trail, seen, stages, quorum=0.0)
+            # Chains that are on their way get there with the best metric, whatever its products take.
+            seen = look(trail, seen, stages, quorum=0.0, worth=1.0)
             step = float(tuning.step_size) * _rescaling(whitening, seen)
             whitening = seen.choice.whitening
             tuning = eqx.tree_at(lambda t: t.step_size, tuning, jnp.asarray(step, dtype))
@@ -239,10 +247,16 @@ def _stage(
     setting = corrected(kernel, adapted, fixed(seen.trail), target_accept)
     if setting.whitening.price(*_rows(seen)) > SAME_PRICE * seen.price:
         return seen, relearned(seen, setting), False
-    same = retuned(setting, setting.family, setting.whitening, *_rows(seen))
-    if not 1.0 / SAME_LENGTH < same.trajectory / setting.trajectory < SAME_LENGTH:
+    # By scouts alone: a stage more of all chains with longer trajectories is dear.
+    if seen.still and stages.scouting and shorter.trajectory == setting.trajectory:
+        spare = stages.spare(seen.behind) | seen.lost
+        further = extended(setting, growth(trail.chains(~spare).thinned()))
+    else:
+        further = setting
+    same = retuned(further, setting.family, setting.whitening, *_rows(seen))
+    if further.reach != setting.reach or not 1.0 / SAME_LENGTH < same.trajectory / setting.trajectory < SAME_LENGTH:
         return seen, same, False
-    rises = before is not None and seen.price > RISES[stages.scouting] * before.price
+    rises = before is not None and seen.lowest > RISES[stages.scouting] * before.lowest
     waited_for = (seen.behind & ~seen.lost).mean() >= STRAGGLERS
     return seen, setting, bool(seen.still and seen.price < DEAR and not rises and not waited_for)
 

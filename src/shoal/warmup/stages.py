@@ -15,9 +15,8 @@ from shoal.adaptation.base import Adaptation
 from shoal.ensemble import Transition
 from shoal.kernels.base import AnyKernel
 from shoal.mesh import Placement
+from shoal.program import Program, Run
 from shoal.run import (
-    Program,
-    Run,
     Whereabouts,
     advance,
     compile_phase,
@@ -271,13 +270,22 @@ class Stages:
         with self._compiling("foresee"):
             self._foresee(tuning)
 
-    def play(self, kernel: AnyKernel, adaptation: Adaptation, tuning: Any, draws: int) -> tuple[Trail, Any]:
+    def play(
+        self, kernel: AnyKernel, adaptation: Adaptation, tuning: Any, draws: int, brief: bool = True
+    ) -> tuple[Trail, Any]:
         """`draws` draws of every chain, one to a sweep.
+
+        Args:
+            kernel: how chains move.
+            adaptation: how the tuning is learned meanwhile.
+            tuning: to begin with.
+            draws: of every chain.
+            brief: as of the `Program`.
 
         Returns:
             What they left, and the tuning that the adaptation has settled on.
         """
-        program = Program(self.target, kernel, adaptation, {}, keep_trail, brief=True)
+        program = Program(self.target, kernel, adaptation, {}, keep_trail, brief=brief)
         run, structure = self.ready(kernel, tuning), jax.tree.structure(tuning)
         with self._compiling(("enter", self.placement.layout, adaptation, structure)):
             run = enter(program, run, self.placement, draws)

@@ -207,7 +207,7 @@ class Choice(NamedTuple):
     """The families of a stage, and the prices that decide between them.
 
     Attributes:
-        best: the cheapest family; one with directions if it is cheaper than others by `WORTH`.
+        best: the cheapest family; one with directions if that is worth it.
         found: the metrics, from all draws.
         prices: of the families, on chains that they were not learned from.
     """
@@ -221,12 +221,13 @@ class Choice(NamedTuple):
         return self.found[self.best]
 
 
-def choose(position: np.ndarray, gradient: np.ndarray) -> Choice:
+def choose(position: np.ndarray, gradient: np.ndarray, worth: float = WORTH) -> Choice:
     """The cheapest metric, cross-validated between chains with even and odd numbers; fewer than 4 by draws.
 
     Args:
         position: `[draw, chain, dim]`.
         gradient: `[draw, chain, dim]`.
+        worth: how many times cheaper a metric with directions must be.
     """
     dim = position.shape[2]
     if position.shape[1] < 4:
@@ -241,5 +242,5 @@ def choose(position: np.ndarray, gradient: np.ndarray) -> Choice:
         if name in found:
             price = whitening.price(rows(position, odd), rows(gradient, odd))
             prices[name] = price if np.isfinite(price) else np.inf
-    worth = {name: price * (WORTH if found[name].stretch.size else 1.0) for name, price in prices.items()}
-    return Choice(min(worth, key=lambda name: worth[name]), found, prices)
+    weighed = {name: price * (worth if found[name].stretch.size else 1.0) for name, price in prices.items()}
+    return Choice(min(weighed, key=lambda name: weighed[name]), found, prices)
