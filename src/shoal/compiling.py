@@ -1,4 +1,4 @@
-"""How programs are compiled, so that the same seed gives the same draws."""
+"""How programs are compiled: so that the same seed gives the same draws, and on the cores that there are."""
 
 import contextlib
 import warnings
@@ -26,8 +26,8 @@ COMPILER_OPTIONS: dict[str, dict[str, Any]] = {
     "cpu": {"xla_disable_hlo_passes": "cse"},
     "gpu": {"xla_gpu_deterministic_ops": True},
 }
-# What a CPU's compiler is told beside that of programs that run for moments: LLVM's second level takes four fifths of
-# the time of its third, and makes programs that were measured to be 0 to 15% slower.
+# What it is told besides of programs that run for moments: LLVM's second level takes four fifths of the time of its
+# third, and makes programs that were measured to be 0 to 15% slower.
 BRIEF: dict[str, dict[str, Any]] = {"cpu": {"xla_backend_optimization_level": 2}}
 # From so many chains on, sums of scattered terms in a fixed order are what takes the time.
 MANY_CHAINS = 1024
@@ -94,7 +94,7 @@ class Compiled[**P, R]:
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
         ahead = _ahead.get()
-        begun = None if ahead is None else ahead.begun.pop(self._signature(args), None)
+        begun = None if ahead is None else ahead.begun.pop(self._signature(args, kwargs), None)
         # What has not begun is not waited for; what went wrong there goes wrong in the call below.
         if begun is not None and not begun.cancel():
             with contextlib.suppress(Exception):
@@ -106,7 +106,7 @@ class Compiled[**P, R]:
 
         Nothing is done where no other core is to be used (`background`).
         """
-        ahead, signature = _ahead.get(), self._signature(args)
+        ahead, signature = _ahead.get(), self._signature(args, kwargs)
         if ahead is not None and signature not in ahead.begun:
             program: Any = self._programs(self._options())
             # Tracing is Python's and stays in this thread, with its settings; XLA's part does not hold Python up.
@@ -122,9 +122,9 @@ class Compiled[**P, R]:
         brief = BRIEF.get(backend, {}) if self._brief else {}
         return frozenset({**compiler_options(backend), **brief}.items())
 
-    def _signature(self, args: tuple[Any, ...]) -> Hashable:
+    def _signature(self, *arguments: Any) -> Hashable:
         """What is the same for arguments that one program serves."""
-        leaves, structure = jax.tree.flatten(args)
+        leaves, structure = jax.tree.flatten(arguments)
         each = tuple((leaf.shape, leaf.dtype) if eqx.is_array(leaf) else leaf for leaf in leaves)
         return self._function, self._brief, structure, each
 

@@ -25,7 +25,7 @@ def few_chains(
     setting, seen, price, settled = Setting.first(dim)._replace(integrator=LEAPFROG), None, np.inf, False
     for draws in FEW_CHAINS_DRAWS:
         trail, tuning = stages.play(kernel, adaptation, tuning, draws, brief=False)
-        seen = look(trail, seen, stages)
+        seen = look(trail, seen, stages, worth=1.0)
         setting = relearned(seen, setting._replace(step_size=float(tuning.step_size)))
         tuning = NUTSTuning(jnp.asarray(setting.step_size, dtype), setting.whitening.metric(dtype))
         stages.foresee(tuning)

@@ -258,10 +258,9 @@ class Stages:
     def prepare(self, kernel: AnyKernel, adaptation: Adaptation, tuning: Any) -> None:
         """Begin to compile stages of a kernel that remembers nothing, for the chains that move now and for all."""
         program = Program(self.target, kernel, adaptation, {}, keep_trail, brief=True)
-        placements = {placement.layout: placement for placement in (self._all, self.placement)}
+        shared = self.placement.layout == self._all.layout
         with self._compiling(("prepare", kernel)):
-            # What the scouts need is needed first.
-            for placement in reversed(placements.values()):
+            for placement in (self.placement,) if shared else (self.placement, self._all):
                 position = np.resize(self.position, (placement.num_chains, self.target.dim))
                 prepare_phase(program, placement, self.root, position, tuning, CAPACITY)
 
