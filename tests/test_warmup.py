@@ -17,14 +17,17 @@ from shoal.kernels.microcanonical import Microcanonical
 from shoal.mesh import Placement
 from shoal.program import Program
 from shoal.randomness import root_key
+from shoal.report.warmup import words as report_words
 from shoal.run import advance, begin, enter
+from shoal.samplers import auto
 from shoal.samplers.arrays import tuning_from_arrays, tuning_to_arrays
 from shoal.samplers.auto import Auto
 from shoal.starts import Starts
+from shoal.warmup import phases
 from shoal.warmup.pace import Pace, efficiency, pace
 from shoal.warmup.phases import Phase, _smoother, _until_still, look, settling_kernel
 from shoal.warmup.race import resemblance_ess, worst_ess
-from shoal.warmup.reach import SLOW, Growth, extended, growth
+from shoal.warmup.reach import MOST, RISING, SLOW, STEEP, Growth, _slowest, growth
 from shoal.warmup.setting import Setting, corrected
 from shoal.warmup.stages import Stages, Trail, leaders, together
 from shoal.warmup.whitening import choose, families, largest_eigenvalue, rank_of, simplest, unit
@@ -198,7 +201,7 @@ def test_auto_says_what_it_did(correlated, tmp_path):
 
 
 def test_race_runs_and_stays_within_its_share():
-    model = shoal.examples.load("breast_cancer")
+    model = shoal.examples.load("eight_schools_centered")
     warmup = sampled(model, sampler=Auto(race_share=0.5), num_samples=20).warmup
     assert len(warmup["race"]) > 1
     assert 0 < warmup["phases"][-1]["gradients"] < 0.5 * 4000 / warmup["race"][0]["ess_per_gradient"]
@@ -306,6 +309,19 @@ def test_worst_ess_of_independent_draws(rng):
     assert 0.5 * 5120 < size < 1.1 * 5120  # the smallest of six, each known to 13%
 
 
+def test_worst_ess_sees_scales_that_move_slowly_and_no_single_draw(rng):
+    """Signs are new in every draw; the distance from the median is not, and has no mean."""
+    scale = np.exp(2.0 * np.moveaxis(autoregressive(rng, 0.9, 40), 2, 1)[0].T)
+    other = np.ones(scale.T.shape)
+    draws = (scale * rng.standard_cauchy(scale.shape) * 0.01 + scale * rng.choice([-1.0, 1.0], scale.shape)).T[
+        ..., None
+    ]
+    trail = Trail(draws, draws, *(other,) * 5)
+    assert worst_ess(trail) < 0.2 * 5120
+    two_values = np.broadcast_to(np.where(np.arange(40) % 2, 1.0, -1.0)[:, None, None], draws.shape)
+    assert worst_ess(trail._replace(position=two_values)) == 0.0  # nothing can be told
+
+
 def autoregressive(rng: np.random.Generator, memory: float, draws: int, chains: int = 128) -> np.ndarray:
     """`[1, chain, draw]` of unit variance, from the stationary law."""
     value, made = rng.normal(size=chains), []
@@ -372,11 +388,11 @@ def test_growth_tells_trajectories_that_are_too_short():
 
     def pays(longest: float, **kwargs) -> float:
         trails = [oscillator(np.random.default_rng(i), longest, **kwargs) for i in range(40)]
-        return float(np.mean([extended(Setting.first(1), growth(trail)).reach > 1.0 for trail in trails]))
+        return float(np.mean([growth(trail).reach > 1.0 for trail in trails]))
 
     assert pays(0.5) > 0.95
     assert pays(2.2) < 0.05
-    assert pays(2.2, deviations=(0.5, 1.0, 4.0)) > 0.95  # the slowest direction is what counts
+    assert pays(2.2, deviations=(0.5, 1.0, 5.0)) > 0.95  # the slowest direction is what counts
 
 
 def test_growth_of_what_no_length_helps(rng):
@@ -385,28 +401,129 @@ def test_growth_of_what_no_length_helps(rng):
     walk = np.cumsum(0.1 * rng.normal(size=trail.position.shape), axis=0) + rng.normal(size=trail.position.shape[1:])
     slow = growth(trail._replace(position=np.concatenate([trail.position, walk], axis=2)))
     assert slow.effective < SLOW
-    assert extended(Setting.first(2), slow).reach == 1.0
-    assert extended(Setting.first(2)._replace(reach=2.25), slow).reach == 1.5
+    assert slow.reach == 1.0
+
+
+@pytest.mark.parametrize("dim", [1, 10])
+def test_growth_of_heavy_tails(dim):
+    """Squares without a variance seem to gain from longer trajectories; ranks do not, and nothing becomes longer."""
+    model = shoal.Model(params={"x": shoal.real(dim)}, log_density=lambda p: -1.5 * jnp.sum(jnp.log1p(p["x"] ** 2 / 2)))
+    own = setting(0.5, 7.0)._replace(whitening=unit(dim))
+    starts = [np.random.default_rng(i).standard_t(2, size=(128, dim)).astype(np.float32) for i in range(6)]
+    found = [growth(stayed(model, start, own, 24)) for start in starts]
+    assert sum(one.effective < SLOW and one.power > STEEP for one in found) >= 2
+    assert max(one.power_of_slowest for one in found) < RISING
+    assert [one.reach for one in found] == [1.0] * 6
+
+
+def test_growth_knows_the_power(rng):
+    """Of a slow direction the mean square distance grows with the square of the time, and D / (2 - D) nearly so."""
+    found = growth(oscillator(rng, 0.5, chains=4000, draws=40))
+    assert [found.power, found.power_of_slowest] == pytest.approx([2.0, 2.0], rel=0.1)
+
+
+def test_slowest_are_slow_with_shorter_and_longer_trajectories():
+    """A tenth of 40, by both halves together."""
+    effective = np.full((2, 40), 0.8)
+    effective[:, 7], effective[:, 30], effective[:, 2], effective[:, 9] = (0.1, 0.2), (0.3, 0.1), (0.2, 0.3), (0.1, 0.5)
+    effective[:, 5], effective[:, 6] = (0.9, 0.0), (0.0, 0.9)
+    np.testing.assert_array_equal(_slowest(effective), effective[:, [7, 30, 2, 9]])
+    assert _slowest(effective[:, :6]).shape == (2, 2)
 
 
 def test_lengths_that_hardly_differ_say_nothing(rng):
     assert np.isnan(growth(oscillator(rng, 1.0, shortest=0.9))).all()
     still = oscillator(rng, 0.5)
     nothing = growth(still._replace(position=np.zeros_like(still.position)))
-    for reach in (1.0, 2.25):
-        assert extended(Setting.first(1)._replace(reach=reach), nothing).reach == reach
+    assert np.isnan(nothing).all()
+    assert nothing.reach == 1.0
 
 
-def test_reach_stays_within_its_bounds_and_turns_once():
-    setting, pays, wastes = Setting.first(1), Growth(0.1, 1.5), Growth(0.1, 0.0)
-    for reach in (1.5, 2.25, 2.25):
-        setting = extended(setting, pays)
-        assert setting.reach == reach
-    assert extended(setting, Growth(0.8, 1.5)).reach == 2.25  # fast enough
-    for seen in (wastes, pays, wastes):
-        setting = extended(setting, seen)
-        assert setting.reach == 1.5
-    assert extended(Setting.first(1), wastes).reach == 1.0
+@pytest.mark.parametrize(
+    ("seen", "reach"),
+    [
+        (Growth(0.125, 2.0, 0.0, 0.1), 2.0),  # four times as many are enough
+        (Growth(0.125, 0.0, 2.0, 0.1), 2.0),
+        (Growth(0.01, 1.1, 0.1, 0.1), MOST),
+        (Growth(0.8, 2.0, 2.0, 2.0), 1.0),
+        (Growth(0.1, 0.9, 0.9, 0.9), 1.0),
+        (Growth(0.1, 2.0, 2.0, -0.1), 1.0),
+        (Growth(0.1, 2.0, np.nan, 2.0), 1.0),
+        (Growth(np.nan, 2.0, 2.0, 2.0), 1.0),
+    ],
+)
+def test_reach_of_a_growth(seen, reach):
+    assert seen.reach == pytest.approx(reach)
+
+
+@pytest.fixture(scope="module")
+def banana():
+    """Curved: longer trajectories than the metric asks for pay."""
+    model = shoal.Model(
+        params={"x": shoal.real(2)},
+        log_density=lambda p: -0.5 * ((p["x"][0] / 10) ** 2 + (p["x"][1] + 0.03 * (p["x"][0] ** 2 - 100)) ** 2),
+    )
+    return lambda **kwargs: sampled(model, num_samples=20, **kwargs)
+
+
+def test_auto_samples_with_the_reach_that_it_tells(banana, tmp_path):
+    result = banana(seed=2)
+    winner, reach = next(entry for entry in result.warmup["race"] if entry["won"]), result.warmup["reach"]
+    assert 1.2 < reach <= MOST
+    assert float(result.tuning["trajectory"]) == pytest.approx(reach * winner["trajectory"])
+    assert float(result.tuning["step_size"]) <= winner["step_size"]
+    assert f"{reach:.2g} times as long" in report_words(result.warmup)
+    assert "times as long" not in report_words(result.warmup | {"reach": 1.0})
+
+
+def test_reach_leaves_the_number_of_steps_free_to_vary(banana):
+    steps = np.asarray(banana(seed=2, sampler=Auto(max_steps=16)).sample_stats["n_steps"])
+    assert len(np.unique(steps)) > 2
+
+
+def test_no_reach_from_draws_of_another_setting(banana, monkeypatch):
+    """Where settling ends at its bound, its setting is not that of its last draws."""
+    monkeypatch.setattr(auto, "settle", lambda *args: phases.settle(*args)._replace(settled=False))
+    assert banana(seed=2).warmup["reach"] == 1.0
+
+
+def test_nothing_has_settled_with_trajectories_cut_short():
+    model = shoal.Model(params={"x": shoal.real(60)}, log_density=lambda p: -0.5 * jnp.sum(p["x"] ** 2))
+    start = np.random.default_rng(8).normal(size=(128, 60)).astype(np.float32)
+    kernel, own = settling_kernel(1000), setting(0.1, 1.5)._replace(whitening=unit(60))
+
+    def settled(most_steps: int) -> bool:
+        stages = Stages(
+            model.target(np.float32), Placement.of(128, 32, jax.devices()[:1]), root_key(4), start, 1000, quiet
+        )
+        seen, new = None, own
+        for _ in range(3):
+            seen, new, done = phases._stage(stages, new, seen, kernel, 0.99, 20, most_steps, np.float32)
+        return done
+
+    assert settled(500)
+    assert not settled(1)
+
+
+def test_scouts_on_their_way_take_few_steps(monkeypatch):
+    """A long trajectory in a stale metric is paid for in full; all chains, with stragglers among them, need it."""
+    stays, moves = (type("Seen", (), {"shift": shift, "still": shift < 1}) for shift in (0.1, 5.0))
+    first = Phase("burn-in", stays, setting(1.0), True, 0, 0)
+
+    def caps(scouting: bool) -> list[int]:
+        looks, seen = iter([stays, moves, moves, stays, stays]), []
+
+        def stage(stages, setting, before, kernel, target_accept, draws, most_steps, dtype):
+            seen.append(most_steps)
+            return next(looks), setting, len(seen) == 5
+
+        monkeypatch.setattr(phases, "_stage", stage)
+        stages = type("Stages", (), {"scouting": scouting, "exhausted": False})
+        _until_still(stages, first, settling_kernel(1000), 0.8, 8, np.float32)
+        return seen
+
+    assert caps(True) == [8, 32, 8, 8, 32]
+    assert caps(False) == [8, 32, 128, 512, 2048]
 
 
 @pytest.mark.parametrize("max_steps", [1000, 4])
@@ -423,8 +540,12 @@ def test_setting_knows_what_the_kernel_will_do(step_size, max_steps):
 def stay(own: Setting, draws: int, dim: int = 50, chains: int = 128) -> Trail:
     """Exact draws of a standard normal law, moved with a setting."""
     model = shoal.Model(params={"x": shoal.real(dim)}, log_density=lambda p: -0.5 * jnp.sum(p["x"] ** 2))
-    start = np.random.default_rng(8).normal(size=(chains, dim)).astype(np.float32)
-    placement = Placement.of(chains, 32, jax.devices()[:1])
+    return stayed(model, np.random.default_rng(8).normal(size=(chains, dim)).astype(np.float32), own, draws)
+
+
+def stayed(model: shoal.Model, start: np.ndarray, own: Setting, draws: int) -> Trail:
+    """Draws of a model, moved with a setting."""
+    placement = Placement.of(len(start), 32, jax.devices()[:1])
     stages = Stages(model.target(np.float32), placement, root_key(4), start, 1000, quiet)
     return stages.play(JitteredHMC(integrator=TWO_LEAPFROGS), Fixed(), own.tuning(np.float32), draws)[0]
 

@@ -7,6 +7,8 @@ from typing import Any
 from shoal.progress import human
 from shoal.report import numbers
 
+# What is told as longer.
+LONGER = 1.05
 PHASE_HEADS = ("phase", "draws", "gradients", "settled", "metric", "price")
 RACE_HEADS = ("candidate", "step size", "trajectory", "acceptance", "gradients per draw", "ESS per 1,000 gradients")
 
@@ -38,17 +40,22 @@ def words(warmup: Mapping[str, Any]) -> str:
     if not entries:
         return total
     winner = next(entry for entry in entries if entry["won"])
+    further = (
+        f" Its draws say that longer trajectories pay: sampling makes them {warmup['reach']:.2g} times as long."
+        if warmup.get("reach", 1.0) >= LONGER
+        else ""
+    )
     if len(entries) == 1:
         return (
             f"{total} There was no race: on this posterior another candidate could hardly have repaid its trial. It is "
-            f"sampled with {winner['candidate']}."
+            f"sampled with {winner['candidate']}.{further}"
         )
     others = [entry["ess_per_gradient"] for entry in entries if not entry["won"]]
     ratio = winner["ess_per_gradient"] / max(max(others), 1e-12)
     how = f"{ratio:.1f} times as many as the next" if ratio >= 1 else "no other was better by a fifth"
     return (
         f"{total} Of {len(entries)} candidates, {winner['candidate']} gave most effective draws of the worst "
-        f"coordinate or square per gradient: {how}."
+        f"coordinate or its distance from the median, by ranks, per gradient: {how}.{further}"
     )
 
 

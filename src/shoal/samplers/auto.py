@@ -82,8 +82,9 @@ class Auto(Staged):
         record = {
             "phases": [as_record(burnt), as_record(ahead), as_record(settled), _phase(ended)],
             "race": _entries(ended),
+            "reach": ended.reach,
         }
-        return Warmed(ended.winner.setting.tuning(dtype), record, given_up(elsewhere) + unsettled(settled))
+        return Warmed(ended.setting.tuning(dtype), record, given_up(elsewhere) + unsettled(settled))
 
 
 class AutoFewChains(Staged):

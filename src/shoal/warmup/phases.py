@@ -20,7 +20,6 @@ from shoal.adaptation.laps import LAPS
 from shoal.dynamics.integrators import MCLACHLAN, TWO_LEAPFROGS
 from shoal.kernels import JitteredHMC
 from shoal.kernels.microcanonical import Microcanonical
-from shoal.warmup.reach import extended, growth
 from shoal.warmup.setting import Setting, corrected, guessed, retuned
 from shoal.warmup.stages import Stages, Trail
 from shoal.warmup.whitening import WORTH, Choice, Whitening, choose, unit
@@ -31,7 +30,9 @@ BURN_IN_STAGE, BURN_IN_STAGES = 25, 24
 SCOUTS, MOST_SCOUTS = 32, 64
 # Draws of the stages of settling, by scouts and by all, and steps of the longest trajectory in the scouts' first.
 STAGES = (10, 12, 14, 16, 20, 24, 30, 40, 50, 60)
-FIRST_STEPS, STEPS_GROW = 8, 2
+FIRST_STEPS, STEPS_GROW = 8, 4
+# Standard deviations by which the log density has moved since the stage before, from which chains are on their way.
+MOVED = 1.0
 # Draws with the other splitting, which is taken if it needs this many times less for a draw that is accepted.
 DUEL_DRAWS, DUEL_MARGIN = 10, 1.1
 # How much longer its first step is.
@@ -74,7 +75,8 @@ class Look(NamedTuple):
     """What a stage showed.
 
     Attributes:
-        trail: its last part.
+        whole: what it left, but for chains of which nothing is learned.
+        trail: the last part of it.
         choice: of the metric.
         drift: of the log density within the stage.
         shift: of the log density since the stage before.
@@ -83,6 +85,7 @@ class Look(NamedTuple):
         lost: which scouts were where next to none of the mass can be.
     """
 
+    whole: Trail
     trail: Trail
     choice: Choice
     drift: float
@@ -138,7 +141,7 @@ def look(trail: Trail, before: "Look | None", stages: Stages, quorum: float = QU
         shift = abs(late.log_density.mean(dtype=float) - before.trail.log_density.mean(dtype=float)) / late.deviation
     choice = choose(late.position, late.gradient, worth)
     pull = choice.whitening.pull(late.gradient.reshape(-1, late.gradient.shape[-1]).astype(float))
-    return Look(late, choice, trail.drift, float(shift), pull, behind, lost)
+    return Look(trail.thinned(), late, choice, trail.drift, float(shift), pull, behind, lost)
 
 
 class Phase(NamedTuple):
@@ -211,15 +214,16 @@ def _until_still(
 ) -> tuple[Look, Setting, bool]:
     """Stages of settling until everything stands still or the draws are spent.
 
-    Trajectories are of up to `most_steps` steps in the first, and of up to twice as many in each after it. Stages
-    become longer when the chains stand still. While they move a metric is soon stale, and long trajectories in a stale
-    metric are most of what a transition costs.
+    Trajectories are of up to `most_steps` steps in the first, and of up to four times as many in each after it; scouts
+    begin anew with few after one in which they have moved far. Stages become longer when the chains stand still. While
+    they move a metric is soon stale, and long trajectories in a stale metric are most of what a transition costs.
     """
     seen, setting, number, left = before.look, before.setting, 0, sum(STAGES)
     while True:
         draws = STAGES[number]
         seen, setting, settled = _stage(stages, setting, seen, kernel, target_accept, draws, most_steps, dtype)
-        most_steps, left = STEPS_GROW * most_steps, left - draws
+        most_steps = FIRST_STEPS if stages.scouting and seen.shift > MOVED else STEPS_GROW * most_steps
+        left -= draws
         number = min(number + seen.still, len(STAGES) - 1)
         if settled or stages.exhausted or left <= 0:
             return seen, setting, settled
@@ -240,25 +244,21 @@ def _stage(
     While nothing has changed much the metric stays what it was, and the step size what it was found to be with it.
     """
     # Short trajectories until the metric can be trusted: a long one in a wrong metric is paid for in full.
-    shorter = setting._replace(trajectory=min(setting.trajectory, most_steps * setting.step_size))
+    longest = most_steps * setting.step_size
+    cut, shorter = longest < setting.trajectory, setting._replace(trajectory=min(setting.trajectory, longest))
     trail, tuning = stages.play(kernel, settling_adaptation(target_accept), shorter.tuning(dtype), draws)
     seen = look(trail, before, stages)
     adapted = setting._replace(step_size=float(tuning.step_size))
     setting = corrected(kernel, adapted, fixed(seen.trail), target_accept)
     if setting.whitening.price(*_rows(seen)) > SAME_PRICE * seen.price:
         return seen, relearned(seen, setting), False
-    # By scouts alone: a stage more of all chains with longer trajectories is dear.
-    if seen.still and stages.scouting and shorter.trajectory == setting.trajectory:
-        spare = stages.spare(seen.behind) | seen.lost
-        further = extended(setting, growth(trail.chains(~spare).thinned()))
-    else:
-        further = setting
-    same = retuned(further, setting.family, setting.whitening, *_rows(seen))
-    if further.reach != setting.reach or not 1.0 / SAME_LENGTH < same.trajectory / setting.trajectory < SAME_LENGTH:
+    same = retuned(setting, setting.family, setting.whitening, *_rows(seen))
+    if not 1.0 / SAME_LENGTH < same.trajectory / setting.trajectory < SAME_LENGTH:
         return seen, same, False
     rises = before is not None and seen.lowest > RISES[stages.scouting] * before.lowest
     waited_for = (seen.behind & ~seen.lost).mean() >= STRAGGLERS
-    return seen, setting, bool(seen.still and seen.price < DEAR and not rises and not waited_for)
+    whole = most_steps >= kernel.max_steps or not cut
+    return seen, setting, bool(seen.still and whole and seen.price < DEAR and not rises and not waited_for)
 
 
 def _smoother(stages: Stages, setting: Setting, kernel: JitteredHMC, target_accept: float, dtype: DTypeLike) -> Setting:

@@ -2,10 +2,10 @@ r"""The race: which metric, splitting and trajectory length give most effective 
 
 Candidates run one after another from where the last one left the chains, all chains each, so that one compiled program
 serves them all and 128 chains tell a variance of means to 12%. A candidate's step size adapts first; then its effective
-draws are counted, of the worst coordinate and the worst square. All gradients count. The price of the whole race is
-bounded to a share of a run to `EFFECTIVE` effective draws at the measured rate of the setting that the warmup has
-settled on; so an easy target has no race, and one that pays has. A later candidate must win by `MARGIN`, which chance
-alone rarely gives.
+draws are counted, of the worst coordinate, by ranks. All gradients count. The price of the whole race is bounded
+to a share of a run to `EFFECTIVE` effective draws at the measured rate of the setting that settling has ended with; an
+easy target so has no race, and one that pays has. A later candidate must win by `MARGIN`, which chance alone rarely
+gives. In the end the winner's own draws say whether its trajectories should be longer.
 """
 
 from collections.abc import Iterator
@@ -15,9 +15,11 @@ import numpy as np
 from jax.typing import DTypeLike
 
 from shoal.diagnostics.effective import many_chain_ess
+from shoal.diagnostics.rows import blocks, moving, normal_scores
 from shoal.dynamics.integrators import MCLACHLAN, TWO_LEAPFROGS
 from shoal.kernels import JitteredHMC
 from shoal.warmup.phases import ADAPTING, Phase, fixed, settling_adaptation
+from shoal.warmup.reach import growth
 from shoal.warmup.setting import Setting, corrected, retuned
 from shoal.warmup.stages import Stages, Trail
 
@@ -36,7 +38,7 @@ class Entry(NamedTuple):
 
     Attributes:
         setting: the candidate, with the step size that it settled on.
-        ess_per_gradient: of the worst coordinate or square.
+        ess_per_gradient: of the worst coordinate, by ranks.
         gradients_per_draw: of one chain, with the step size of the setting.
         acceptance: its mean over the draws, with the step size that they had.
     """
@@ -64,14 +66,21 @@ class Race(NamedTuple):
     Attributes:
         winner: the best.
         entries: of all, in the order in which they ran.
+        setting: to sample with: the winner's, with trajectories as long as its draws say that they should be.
         draws: of every chain.
         gradients: of all chains.
     """
 
     winner: Entry
     entries: tuple[Entry, ...]
+    setting: Setting
     draws: int
     gradients: int
+
+    @property
+    def reach(self) -> float:
+        """How many times as long as the winner's its trajectories are."""
+        return self.setting.trajectory / self.winner.setting.trajectory
 
 
 def race(
@@ -89,35 +98,51 @@ def race(
     """
     begun = stages.draws, stages.gradients
 
-    def run(setting: Setting, draws: int) -> Entry:
+    def run(setting: Setting, draws: int) -> tuple[Entry, Trail]:
         trail, tuning = stages.play(kernel, settling_adaptation(target_accept), setting.tuning(dtype), draws)
+        trail = trail.thinned()
         late = fixed(trail.late(1.0 - ADAPTING))
         adapted = setting._replace(step_size=float(tuning.step_size))
-        return entered(kernel, corrected(kernel, adapted, late, target_accept), late)
+        return entered(kernel, corrected(kernel, adapted, late, target_accept), late), trail
 
     def budget(entry: Entry) -> float:
         return share * EFFECTIVE / max(entry.ess_per_gradient, 1e-9)
 
     assert settled.look is not None
-    first, draws = entered(kernel, settled.setting, settled.look.trail), FIRST_DRAWS
-    spent = lambda: stages.gradients - begun[1]
+    seen = settled.look
+    first, draws = entered(kernel, settled.setting, seen.trail), FIRST_DRAWS
+    # Where settling has not settled, its draws were made with another setting.
+    of_best = seen.whole if settled.settled else None
+    taken = lambda: stages.gradients - begun[1]
     asked = lambda: draws * first.gradients_per_draw * stages.num_chains
     # What moves slowly looks quicker the shorter one looks: longer, for as long as that leaves time for the others.
-    while not stages.exhausted and FIRST_SHARE * budget(first) > spent() + asked():
-        first = run(first.setting, draws)
+    while not stages.exhausted and FIRST_SHARE * budget(first) > taken() + asked():
+        first, of_best = run(first.setting, draws)
         if draws == MOST_DRAWS:
             break
         draws = min(2 * draws, MOST_DRAWS)
     best, entries = first, [first]
     for setting in _candidates(settled):
-        left = budget(first) - spent()
+        left = budget(first) - taken()
         draws = int(min(MOST_DRAWS, left / 3 / (setting.gradients_per_draw(kernel) * stages.num_chains)))
         if draws < LEAST_DRAWS or stages.exhausted:
             continue
-        entries.append(run(setting, draws))
-        if entries[-1].ess_per_gradient > MARGIN * best.ess_per_gradient:
-            best = entries[-1]
-    return Race(best, tuple(entries), stages.draws - begun[0], stages.gradients - begun[1])
+        entry, trail = run(setting, draws)
+        entries.append(entry)
+        if entry.ess_per_gradient > MARGIN * best.ess_per_gradient:
+            best, of_best = entry, trail
+    setting = best.setting if of_best is None else _reaching(kernel, best.setting, of_best, target_accept)
+    return Race(best, tuple(entries), setting, stages.draws - begun[0], taken())
+
+
+def _reaching(kernel: JitteredHMC, setting: Setting, trail: Trail, target_accept: float) -> Setting:
+    """The setting with trajectories as long as its own draws say, and with steps that fit them."""
+    most = kernel.max_steps * (1.0 - kernel.step_jitter) * setting.step_size
+    longest = min(growth(trail).reach * setting.trajectory, max(most, setting.trajectory))
+    if longest <= setting.trajectory:
+        return setting
+    longer, late = setting._replace(trajectory=longest), fixed(trail.late(1.0 - ADAPTING))
+    return corrected(kernel, longer, late, target_accept)
 
 
 def _candidates(settled: Phase) -> Iterator[Setting]:
@@ -150,15 +175,20 @@ def entered(kernel: JitteredHMC, setting: Setting, trail: Trail) -> Entry:
 
 
 def worst_ess(trail: Trail) -> float:
-    """The smallest effective sample size over coordinates and squares; 0 where it cannot be told.
+    """The smallest effective sample size over coordinates; 0 where it cannot be told.
+
+    Of normal scores of ranks, and of those of distances from the median: squares of heavy tails have no variance.
 
     The spread of the means of chains cannot tell less than one draw for every chain, however slow they are; how much
     draws resemble the next ones can. Each is an upper bound where chains are slower than it sees.
     """
-    rows = np.moveaxis(trail.position, (0, 1, 2), (2, 1, 0)).astype(float)
+    sizes = []
     with np.errstate(all="ignore"):
-        sizes = [bound(values) for values in (rows, np.square(rows)) for bound in (many_chain_ess, resemblance_ess)]
-    worst = float(np.min(sizes))
+        for _, rows in blocks(np.swapaxes(trail.position, 0, 1)):
+            if not moving(rows).all():
+                return 0.0
+            sizes += [bound(scores) for scores in normal_scores(rows) for bound in (many_chain_ess, resemblance_ess)]
+    worst = float(np.min(np.concatenate(sizes)))
     return worst if np.isfinite(worst) else 0.0
 
 

@@ -40,8 +40,6 @@ class Setting(NamedTuple):
         step_size: in whitened units.
         trajectory: the longest, in whitened units.
         shortest: of the trajectories, as a fraction of the longest.
-        reach: how many times as long trajectories are as the metric asks for.
-        reach_tried: whether longer ones were a waste.
     """
 
     family: str
@@ -50,8 +48,6 @@ class Setting(NamedTuple):
     step_size: float
     trajectory: float
     shortest: float
-    reach: float = 1.0
-    reach_tried: bool = False
 
     @classmethod
     def first(cls, dim: int) -> "Setting":
@@ -127,6 +123,6 @@ def _paced(setting: Setting, position: np.ndarray, gradient: np.ndarray) -> Sett
     """The setting with trajectories as long as its metric asks for."""
     slowest = np.sqrt(setting.whitening.slowest(position))
     lengths = pace(slowest * np.sqrt(setting.whitening.stiffest(gradient)))
-    longest = float(setting.reach * lengths.longest * slowest)
+    longest = float(lengths.longest * slowest)
     setting = setting._replace(trajectory=longest, shortest=lengths.shortest)
     return setting._replace(step_size=float(np.clip(setting.step_size, LEAST_STEP, setting.longest_step)))
