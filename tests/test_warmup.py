@@ -487,6 +487,19 @@ def test_no_reach_from_draws_of_another_setting(banana, monkeypatch):
     assert banana(seed=2).warmup["reach"] == 1.0
 
 
+def test_patience_with_a_dear_metric_ends(monkeypatch):
+    dear, moves = (type("Seen", (), {"shift": 0.0, "still": still, "price": 1e4}) for still in (True, False))
+    looks = iter([dear, moves, dear, dear, moves, dear, dear])
+    monkeypatch.setattr(phases, "_stage", lambda stages, setting, *rest: (next(looks), setting, False))
+    stages = type("Stages", (), {"scouting": False, "exhausted": False})
+    seen, _, settled = _until_still(
+        stages, Phase("burn-in", dear, setting(1.0), True, 0, 0), settling_kernel(1000), 0.8, 8, np.float32
+    )
+    assert not settled
+    assert seen is dear
+    assert len(list(looks)) == 1
+
+
 def test_nothing_has_settled_with_trajectories_cut_short():
     model = shoal.Model(params={"x": shoal.real(60)}, log_density=lambda p: -0.5 * jnp.sum(p["x"] ** 2))
     start = np.random.default_rng(8).normal(size=(128, 60)).astype(np.float32)
@@ -507,7 +520,7 @@ def test_nothing_has_settled_with_trajectories_cut_short():
 
 def test_scouts_on_their_way_take_few_steps(monkeypatch):
     """A long trajectory in a stale metric is paid for in full; all chains, with stragglers among them, need it."""
-    stays, moves = (type("Seen", (), {"shift": shift, "still": shift < 1}) for shift in (0.1, 5.0))
+    stays, moves = (type("Seen", (), {"shift": shift, "still": shift < 1, "price": 5.0}) for shift in (0.1, 5.0))
     first = Phase("burn-in", stays, setting(1.0), True, 0, 0)
 
     def caps(scouting: bool) -> list[int]:

@@ -44,8 +44,8 @@ STILL, PULL = 0.3, 0.5
 NARROW = 0.5
 # The share of chains far behind that is waited for: one of 128, while heavy tails have as many among thousands.
 STRAGGLERS = 0.007
-# A metric that is dearer is a wrong one as a rule, learned from chains that are still on their way: burn-in waits for
-# as many more stages, and scouts do not call it settled.
+# A metric that is dearer is a wrong one as a rule, learned from chains that are still on their way. It has not settled;
+# but no more stages than these are waited for while all else stands still.
 DEAR, PATIENCE = 100.0, 4
 # The share of the starts that must have a scout in the bulk before lost ones are given up: a minority does not say
 # where the mass is, and nested R-hat could not say that it was wrong. Burn-in gives nobody up: there the best
@@ -212,20 +212,20 @@ def settle(stages: Stages, before: Phase, kernel: JitteredHMC, target_accept: fl
 def _until_still(
     stages: Stages, before: Phase, kernel: JitteredHMC, target_accept: float, most_steps: int, dtype: DTypeLike
 ) -> tuple[Look, Setting, bool]:
-    """Stages of settling until everything stands still or the draws are spent.
+    """Stages of settling until everything stands still, the draws are spent, or patience with a dear metric is.
 
     Trajectories are of up to `most_steps` steps in the first, and of up to four times as many in each after it; scouts
     begin anew with few after one in which they have moved far. Stages become longer when the chains stand still. While
     they move a metric is soon stale, and long trajectories in a stale metric are most of what a transition costs.
     """
-    seen, setting, number, left = before.look, before.setting, 0, sum(STAGES)
+    seen, setting, number, left, patience = before.look, before.setting, 0, sum(STAGES), PATIENCE
     while True:
         draws = STAGES[number]
         seen, setting, settled = _stage(stages, setting, seen, kernel, target_accept, draws, most_steps, dtype)
         most_steps = FIRST_STEPS if stages.scouting and seen.shift > MOVED else STEPS_GROW * most_steps
-        left -= draws
+        left, patience = left - draws, patience - int(seen.still and seen.price >= DEAR)
         number = min(number + seen.still, len(STAGES) - 1)
-        if settled or stages.exhausted or left <= 0:
+        if settled or stages.exhausted or left <= 0 or patience <= 0:
             return seen, setting, settled
 
 
