@@ -409,11 +409,11 @@ def test_growth_of_heavy_tails(dim):
     """Squares without a variance seem to gain from longer trajectories; ranks do not, and nothing becomes longer."""
     model = shoal.Model(params={"x": shoal.real(dim)}, log_density=lambda p: -1.5 * jnp.sum(jnp.log1p(p["x"] ** 2 / 2)))
     own = setting(0.5, 7.0)._replace(whitening=unit(dim))
-    starts = [np.random.default_rng(i).standard_t(2, size=(128, dim)).astype(np.float32) for i in range(6)]
+    starts = [np.random.default_rng(i).standard_t(2, size=(128, dim)).astype(np.float32) for i in range(3)]
     found = [growth(stayed(model, start, own, 24)) for start in starts]
-    assert sum(one.effective < SLOW and one.power > STEEP for one in found) >= 2
+    assert sum(one.effective < SLOW and one.power > STEEP for one in found) >= 1
     assert max(one.power_of_slowest for one in found) < RISING
-    assert [one.reach for one in found] == [1.0] * 6
+    assert [one.reach for one in found] == [1.0] * 3
 
 
 def test_growth_knows_the_power(rng):
