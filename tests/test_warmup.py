@@ -466,19 +466,23 @@ def banana():
     return lambda **kwargs: sampled(model, num_samples=20, **kwargs)
 
 
-def test_auto_samples_with_the_reach_that_it_tells(banana, tmp_path):
+def test_auto_samples_with_the_reach_that_it_tells(banana):
     result = banana(seed=2)
     winner, reach = next(entry for entry in result.warmup["race"] if entry["won"]), result.warmup["reach"]
     assert 1.2 < reach <= MOST
     assert float(result.tuning["trajectory"]) == pytest.approx(reach * winner["trajectory"])
-    assert float(result.tuning["step_size"]) <= winner["step_size"]
+    assert (
+        float(result.tuning["step_size"]) < 0.99 * winner["step_size"]
+    )  # whole steps of longer trajectories are longer
     assert f"{reach:.2g} times as long" in report_words(result.warmup)
     assert "times as long" not in report_words(result.warmup | {"reach": 1.0})
 
 
-def test_reach_leaves_the_number_of_steps_free_to_vary(banana):
-    steps = np.asarray(banana(seed=2, sampler=Auto(max_steps=16)).sample_stats["n_steps"])
-    assert len(np.unique(steps)) > 2
+def test_reach_ends_where_every_trajectory_would_have_as_many_steps(banana):
+    result = banana(seed=2, sampler=Auto(max_steps=16))
+    winner = next(entry for entry in result.warmup["race"] if entry["won"])
+    most = 8 * (1.0 - JitteredHMC.step_jitter) * winner["step_size"]
+    assert float(result.tuning["trajectory"]) <= max(winner["trajectory"], most) * (1 + 1e-6)
 
 
 def test_no_reach_from_draws_of_another_setting(banana, monkeypatch):

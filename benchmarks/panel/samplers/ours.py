@@ -45,8 +45,12 @@ class Ours:
             converged=result.converged,
             findings=tuple(dict.fromkeys(finding.kind for finding in result.findings if finding.blocking)),
             settings={key: value for key, value in result.settings.items() if key not in ("model", "seed", "dim")}
-            | {"warmup_draws": int(warmup_draws), "race": record.get("race"), "race_gradients": race_gradients(record)}
-            | {"reach": record.get("reach")},
+            | {
+                "warmup_draws": int(warmup_draws),
+                "race": record.get("race"),
+                "race_gradients": race_gradients(record),
+                "reach": record.get("reach"),
+            },
         )
 
     def count(self, total: int, ends: int) -> Count:
