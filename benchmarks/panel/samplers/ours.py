@@ -50,6 +50,7 @@ class Ours:
                 "race": record.get("race"),
                 "race_gradients": race_gradients(record),
                 "reach": record.get("reach"),
+                "steps_shorter": record.get("steps_shorter"),
             },
         )
 

@@ -45,6 +45,11 @@ def words(warmup: Mapping[str, Any]) -> str:
         if warmup.get("reach", 1.0) >= LONGER
         else ""
     )
+    if warmup.get("steps_shorter", 1.0) > LONGER:
+        further += (
+            " Proposals from one tail of a coordinate failed, as they do in a neck of the posterior: sampling makes "
+            f"steps {warmup['steps_shorter']:.2g} times as short."
+        )
     if len(entries) == 1:
         return (
             f"{total} There was no race: on this posterior another candidate could hardly have repaid its trial. It is "

@@ -13,6 +13,7 @@ from shoal.kernels.nuts import NUTSTuning
 from shoal.samplers.base import Sampler, check_positive, check_whole
 from shoal.samplers.staged import Staged, Warmed, as_record, given_up, unsettled
 from shoal.warmup.few import few_chains
+from shoal.warmup.narrow import Shortened, shortened
 from shoal.warmup.phases import (
     MOST_SCOUTS,
     SCOUTS,
@@ -44,7 +45,7 @@ class Auto(Staged):
 
     name: ClassVar[str] = "auto"
     target_accept: float = 0.8
-    race_share: float = 0.1
+    race_share: float = 0.14
     max_steps: int = 1000
 
     def __check_init__(self) -> None:
@@ -79,12 +80,15 @@ class Auto(Staged):
         elsewhere = stages.gather(ahead.look.behind, ahead.look.lost)
         settled = settle(stages, ahead, kernel, self.target_accept, dtype)
         ended = race(stages, settled, kernel, self.target_accept, self.race_share, dtype)
+        fitted = shortened(stages, ended.setting, ended.trail, kernel, self.target_accept, dtype)
+        phases = [as_record(burnt), as_record(ahead), as_record(settled), _phase("race", ended)]
         record = {
-            "phases": [as_record(burnt), as_record(ahead), as_record(settled), _phase(ended)],
+            "phases": phases + [_phase("necks", fitted)] * (fitted.draws > 0),
             "race": _entries(ended),
             "reach": ended.reach,
+            "steps_shorter": fitted.times,
         }
-        return Warmed(ended.setting.tuning(dtype), record, given_up(elsewhere) + unsettled(settled))
+        return Warmed(fitted.setting.tuning(dtype), record, given_up(elsewhere) + unsettled(settled))
 
 
 class AutoFewChains(Staged):
@@ -122,8 +126,8 @@ class AutoFewChains(Staged):
         return Warmed(tuning, {"phases": [as_record(settled)]}, unsettled(settled))
 
 
-def _phase(ended: Race) -> dict[str, Any]:
-    return {"phase": "race", "draws": ended.draws, "gradients": ended.gradients}
+def _phase(name: str, ended: Race | Shortened) -> dict[str, Any]:
+    return {"phase": name, "draws": ended.draws, "gradients": ended.gradients}
 
 
 def _entries(ended: Race) -> list[dict[str, Any]]:

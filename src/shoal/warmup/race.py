@@ -1,11 +1,13 @@
 r"""The race: which metric, splitting and trajectory length give most effective draws per gradient, measured.
 
 Candidates run one after another from where the last one left the chains, all chains each, so that one compiled program
-serves them all and 128 chains tell a variance of means to 12%. A candidate's step size adapts first; then its effective
-draws are counted, of the worst coordinate, by ranks. All gradients count. The price of the whole race is bounded
-to a share of a run to `EFFECTIVE` effective draws at the measured rate of the setting that settling has ended with; an
-easy target so has no race, and one that pays has. A later candidate must win by `MARGIN`, which chance alone rarely
-gives. In the end the winner's own draws say whether its trajectories should be longer.
+serves them all and 128 chains tell a variance of means to 12%. The setting that settling has ended with goes first.
+What moves slowly looks quicker the shorter one looks, so it goes on until its draws can tell how many effective ones
+they are worth. A candidate's step size adapts before its draws count, of the worst coordinate, by ranks, and it is
+compared with as many draws of the best so far. All gradients count. The price of the whole race is bounded to a share
+of a run to `EFFECTIVE` effective draws at the measured rate of the first; an easy target so has no race, and one that
+pays has. A later candidate must win by `MARGIN`, which chance alone rarely gives. In the end the winner's own draws say
+whether its trajectories should be longer (`reach`).
 """
 
 from collections.abc import Iterator
@@ -25,9 +27,9 @@ from shoal.warmup.stages import Stages, Trail
 
 EFFECTIVE = 4000
 MARGIN = 1.2
-FIRST_DRAWS, LEAST_DRAWS, MOST_DRAWS = 24, 16, 96
-# Of the budget, what the settled setting may use, which also says how large the budget is.
-FIRST_SHARE = 0.5
+FIRST_DRAWS, LEAST_DRAWS, MOST_DRAWS = 10, 16, 96
+# Effective draws of a chain from which draws can tell how many they are worth.
+TOLD = 3.0
 # A metric that is predicted to cost this many times the best is not tried.
 HOPELESS = 3.0
 LONGER = 2.0
@@ -48,6 +50,16 @@ class Entry(NamedTuple):
     gradients_per_draw: float
     acceptance: float
 
+    @property
+    def ess_per_draw(self) -> float:
+        """Of one chain."""
+        return self.ess_per_gradient * self.gradients_per_draw
+
+    def told_by(self, trail: Trail) -> bool:
+        """Whether its draws are enough to tell how many of them are effective, or as many as it gets."""
+        draws = len(trail.log_density)
+        return draws * self.ess_per_draw > TOLD or draws >= MOST_DRAWS
+
     def as_dict(self) -> dict[str, float | str]:
         """The numbers for a record."""
         return {
@@ -66,7 +78,8 @@ class Race(NamedTuple):
     Attributes:
         winner: the best.
         entries: of all, in the order in which they ran.
-        setting: to sample with: the winner's, with trajectories as long as its draws say that they should be.
+        setting: to go on with: the winner's, with trajectories as long as its draws say that they should be.
+        trail: the winner's draws; None where there are none with its setting.
         draws: of every chain.
         gradients: of all chains.
     """
@@ -74,6 +87,7 @@ class Race(NamedTuple):
     winner: Entry
     entries: tuple[Entry, ...]
     setting: Setting
+    trail: Trail | None
     draws: int
     gradients: int
 
@@ -96,43 +110,47 @@ def race(
         share: of the gradients of a run to `EFFECTIVE` effective draws that the race may take.
         dtype: of the run.
     """
-    begun = stages.draws, stages.gradients
-
-    def run(setting: Setting, draws: int) -> tuple[Entry, Trail]:
-        trail, tuning = stages.play(kernel, settling_adaptation(target_accept), setting.tuning(dtype), draws)
-        trail = trail.thinned()
-        late = fixed(trail.late(1.0 - ADAPTING))
-        adapted = setting._replace(step_size=float(tuning.step_size))
-        return entered(kernel, corrected(kernel, adapted, late, target_accept), late), trail
-
-    def budget(entry: Entry) -> float:
-        return share * EFFECTIVE / max(entry.ess_per_gradient, 1e-9)
-
     assert settled.look is not None
-    seen = settled.look
-    first, draws = entered(kernel, settled.setting, seen.trail), FIRST_DRAWS
-    # Where settling has not settled, its draws were made with another setting.
-    of_best = seen.whole if settled.settled else None
+    begun = stages.draws, stages.gradients
+    adaptation = settling_adaptation(target_accept)
     taken = lambda: stages.gradients - begun[1]
-    asked = lambda: draws * first.gradients_per_draw * stages.num_chains
-    # What moves slowly looks quicker the shorter one looks: longer, for as long as that leaves time for the others.
-    while not stages.exhausted and FIRST_SHARE * budget(first) > taken() + asked():
-        first, of_best = run(first.setting, draws)
-        if draws == MOST_DRAWS:
+    budget = lambda entry: share * EFFECTIVE / max(entry.ess_per_gradient, 1e-9)
+
+    def played(setting: Setting, draws: int) -> Trail:
+        return stages.play(kernel, adaptation, setting.tuning(dtype), draws, learning=False)[0].thinned()
+
+    def adapted(setting: Setting, draws: int) -> tuple[Entry, Trail]:
+        trail, tuning = stages.play(kernel, adaptation, setting.tuning(dtype), draws)
+        setting, late = setting._replace(step_size=float(tuning.step_size)), fixed(trail.late(1.0 - ADAPTING)).thinned()
+        return entered(kernel, corrected(kernel, setting, late, target_accept), late), late
+
+    first, trail = entered(kernel, settled.setting, settled.look.trail), fixed(settled.look.trail)
+    own = settled.settled
+    if not own and not stages.exhausted:
+        # Where settling has not settled, its draws were made with another setting.
+        (first, trail), own = adapted(settled.setting, LEAST_DRAWS), True
+    draws = FIRST_DRAWS
+    while own and not stages.exhausted and not first.told_by(trail):
+        if taken() + draws * first.gradients_per_draw * stages.num_chains > budget(first):
             break
+        trail = trail.joined(played(first.setting, draws))
+        first = entered(kernel, corrected(kernel, first.setting, trail, target_accept), trail)
         draws = min(2 * draws, MOST_DRAWS)
     best, entries = first, [first]
-    for setting in _candidates(settled):
+    for setting in _candidates(settled._replace(setting=first.setting)):
+        # As many draws as the first needed to say something of itself; half of them adapt the step size.
+        least = min(max(LEAST_DRAWS, 2 * len(trail.log_density) // 3), MOST_DRAWS)
         left = budget(first) - taken()
         draws = int(min(MOST_DRAWS, left / 3 / (setting.gradients_per_draw(kernel) * stages.num_chains)))
-        if draws < LEAST_DRAWS or stages.exhausted:
+        if draws < least or stages.exhausted:
             continue
-        entry, trail = run(setting, draws)
+        entry, late = adapted(setting, draws)
         entries.append(entry)
-        if entry.ess_per_gradient > MARGIN * best.ess_per_gradient:
-            best, of_best = entry, trail
-    setting = best.setting if of_best is None else _reaching(kernel, best.setting, of_best, target_accept)
-    return Race(best, tuple(entries), setting, stages.draws - begun[0], taken())
+        as_long = entered(kernel, best.setting, trail.since(max(0, len(trail.log_density) - len(late.log_density))))
+        if entry.ess_per_gradient > MARGIN * as_long.ess_per_gradient:
+            best, trail = entry, late
+    setting = _reaching(kernel, best.setting, trail, target_accept) if own else best.setting
+    return Race(best, tuple(entries), setting, trail if own else None, stages.draws - begun[0], taken())
 
 
 def _reaching(kernel: JitteredHMC, setting: Setting, trail: Trail, target_accept: float) -> Setting:

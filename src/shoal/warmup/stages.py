@@ -69,6 +69,10 @@ class Trail(NamedTuple):
     gradients: np.ndarray
     energy_error: np.ndarray
 
+    def joined(self, later: "Trail") -> "Trail":
+        """This and what came after it."""
+        return Trail(*(np.concatenate(parts) for parts in zip(self, later, strict=True)))
+
     def late(self, share: float = 0.5) -> "Trail":
         """The last part of it."""
         return self.since(len(self.log_density) - max(1, round(share * len(self.log_density))))
@@ -270,7 +274,13 @@ class Stages:
             self._foresee(tuning)
 
     def play(
-        self, kernel: AnyKernel, adaptation: Adaptation, tuning: Any, draws: int, brief: bool = True
+        self,
+        kernel: AnyKernel,
+        adaptation: Adaptation,
+        tuning: Any,
+        draws: int,
+        brief: bool = True,
+        learning: bool = True,
     ) -> tuple[Trail, Any]:
         """`draws` draws of every chain, one to a sweep.
 
@@ -280,6 +290,7 @@ class Stages:
             tuning: to begin with.
             draws: of every chain.
             brief: as of the `Program`.
+            learning: whether it is; else the tuning stays what an adaptation leaves that has ended.
 
         Returns:
             What they left, and the tuning that the adaptation has settled on.
@@ -287,7 +298,7 @@ class Stages:
         program = Program(self.target, kernel, adaptation, {}, keep_trail, brief=brief)
         run, structure = self.ready(kernel, tuning), jax.tree.structure(tuning)
         with self._compiling(("enter", self.placement.layout, adaptation, structure)):
-            run = enter(program, run, self.placement, draws)
+            run = enter(program, run, self.placement, draws, made=0 if learning else draws)
         with self._compiling(("play", self.placement.layout, kernel, adaptation, structure)) as new:
             if new:
                 compile_phase(program, run, self.placement, CAPACITY)

@@ -1,0 +1,94 @@
+r"""Necks that the last draws of a race tell of, and steps that are short enough for them.
+
+Where the posterior is far narrower than elsewhere, as in the neck of a funnel, a step that fits the rest is too long,
+and nothing that is learned from all chains says so: few of them are there at one time. What gives a neck away is that
+proposals without a chance begin in one tail of one coordinate. A few dozen draws of every chain hold too few of them
+for `shoal.diagnostics.necks`, which speaks of the whole run; but that half of them or more, and of several chains, lie
+in the same hundredth of the draws, hardly happens by chance.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+from jax.typing import DTypeLike
+from scipy.stats import binom
+
+from shoal.diagnostics.necks import NECK, TAIL, hopeless, worst_tail
+from shoal.kernels import JitteredHMC
+from shoal.warmup.phases import settling_adaptation
+from shoal.warmup.setting import Setting
+from shoal.warmup.stages import Stages, Trail
+
+# Of the hopeless proposals, the share that must begin in one tail.
+GATHERED = 0.5
+# How likely that may be by chance in any of the tails: shorter steps for nothing are dear, a neck that is missed is a
+# run that has not converged.
+CHANCE = 0.1
+# How many times as short steps become, at most.
+SHORTEST = 8.0
+# Halved until so few proposals are hopeless, a quarter of what the least neck has, in two looks of so many draws:
+# chains go down a neck slowly, and in the run they will be deeper.
+FEW, LOOK, LOOKS = NECK * TAIL / 4, 96, 2
+
+
+def narrow(trail: Trail) -> bool:
+    """Whether hopeless proposals come from one tail of a coordinate: so many as make a neck of a run, or most of them.
+
+    Of most of them every chain counts once: one that is stuck makes many.
+    """
+    failed = hopeless(trail.acceptance)
+    if worst_tail({"position": np.swapaxes(trail.position, 0, 1)}, failed.T):
+        return True
+    with_some = failed.any(axis=0).sum()
+    if with_some < 2:
+        return False
+    low, high = np.quantile(trail.position, (TAIL, 1.0 - TAIL), axis=(0, 1))
+    at, chain = trail.position[failed], np.nonzero(failed)[1]
+    beyond = np.concatenate([at <= low, at >= high], axis=1)
+    most = max((np.unique(chain[tail]).size for tail in beyond.T[beyond.mean(axis=0) >= GATHERED]), default=0)
+    return bool(beyond.shape[1] * binom.sf(most - 1, with_some, TAIL) < CHANCE)
+
+
+class Shortened(NamedTuple):
+    """What a look for necks has led to.
+
+    Attributes:
+        setting: to sample with.
+        times: how many times as short its steps are.
+        draws: of every chain.
+        gradients: of all chains.
+    """
+
+    setting: Setting
+    times: float
+    draws: int
+    gradients: int
+
+
+def shortened(
+    stages: Stages, setting: Setting, trail: Trail | None, kernel: JitteredHMC, target_accept: float, dtype: DTypeLike
+) -> Shortened:
+    """The setting, with steps so short that hardly a proposal is hopeless, in two looks one after the other.
+
+    Args:
+        stages: the chains.
+        setting: whose steps may be too long for a neck.
+        trail: its draws; None where nothing is known of it, and nothing changes.
+        kernel: of the draws; no trajectory has more steps than it allows.
+        target_accept: of the compiled adaptation, which rests.
+        dtype: of the run.
+    """
+    begun, first = (stages.draws, stages.gradients), setting
+    looks = LOOKS if trail is None or not narrow(trail) else 0
+    while looks < LOOKS and not stages.exhausted:
+        if looks == 0:
+            shorter = setting._replace(step_size=setting.step_size / 2.0)
+            steps = shorter.trajectory / shorter.step_size / (1.0 - kernel.step_jitter)
+            if steps > kernel.max_steps or first.step_size / shorter.step_size > SHORTEST:
+                break
+            setting = shorter
+        resting = settling_adaptation(target_accept)
+        seen, _ = stages.play(kernel, resting, setting.tuning(dtype), LOOK, learning=False)
+        looks = looks + 1 if hopeless(seen.acceptance).mean() < FEW else 0
+    times = first.step_size / setting.step_size
+    return Shortened(setting, times, stages.draws - begun[0], stages.gradients - begun[1])
