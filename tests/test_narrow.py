@@ -14,10 +14,10 @@ from shoal.mesh import Placement
 from shoal.randomness import root_key
 from shoal.report.warmup import words as report_words
 from shoal.samplers.auto import Auto
-from shoal.warmup.narrow import FEW, LOOK, SHORTEST, narrow, shortened
+from shoal.warmup.narrow import FEW, LEAST_LOOK, LOOK, SHORTEST, narrow, shortened
 from shoal.warmup.phases import Phase, settling_adaptation, settling_kernel
-from shoal.warmup.race import MOST_DRAWS, TOLD, race
-from shoal.warmup.setting import Setting
+from shoal.warmup.race import LONGEST, MOST_DRAWS, TOLD, race
+from shoal.warmup.setting import Setting, corrected
 from shoal.warmup.stages import Stages, Trail
 from shoal.warmup.whitening import unit
 from simulated import ar1
@@ -70,6 +70,28 @@ def test_one_stuck_chain_is_no_neck(rng):
     assert not narrow(trail(position, failed | scattered(rng, failed.shape, 1)))
 
 
+def test_one_chain_says_nothing_of_one_coordinate(rng):
+    position = of_normal(rng, 1)
+    failed = in_tail(position, 1, of_each=2, coordinate=0)
+    assert not narrow(trail(position, failed | scattered(rng, failed.shape, 1)))
+
+
+def test_a_coordinate_that_does_not_move_has_no_tail(rng):
+    position = of_normal(rng, 5)
+    position[..., 1] = 3.0
+    assert not narrow(trail(position, scattered(rng, position.shape[:2], 4)))
+
+
+def test_a_tail_of_few_draws_is_more_than_a_hundredth():
+    """Of 64 draws it is one: two chains, one hopeless proposal each; 400 trails, false alarm of 1e-3."""
+    alarms = 0
+    for seed in range(400):
+        rng = np.random.default_rng(seed)
+        position = rng.normal(size=(4, 16, 2))
+        alarms += narrow(trail(position, scattered(rng, (4, 16), 2)))
+    assert alarms < 400 * 0.1 + 3.1 * np.sqrt(400 * 0.1 * 0.9)
+
+
 def test_two_chains_say_something_of_few_coordinates_only(rng):
     few, many = of_normal(rng, 5), of_normal(rng, 1000)
     assert narrow(trail(few, in_tail(few, 2)))
@@ -100,8 +122,12 @@ def test_chance_is_called_a_neck_as_seldom_as_it_says():
 class Neck:
     """Chains of which a share of proposals is hopeless until steps are shorter than they need."""
 
-    def __init__(self, needs: float, calm_before: tuple[int, ...] = (), most: int = 10_000) -> None:
-        self.needs, self.calm_before, self.most = needs, calm_before, most
+    num_chains = CHAINS
+
+    def __init__(
+        self, needs: float, calm_before: tuple[int, ...] = (), most: int = 10_000, share: float = 2 * FEW
+    ) -> None:
+        self.needs, self.calm_before, self.most, self.share = needs, calm_before, most, share
         self.draws = self.gradients = 0
         self.steps: list[float] = []
 
@@ -115,7 +141,7 @@ class Neck:
         self.steps.append(float(tuning.step_size))
         self.draws, self.gradients = self.draws + draws, self.gradients + 3 * draws
         failed = np.zeros((draws, CHAINS), bool)
-        failed.flat[: 0 if calm else int(2 * FEW * failed.size)] = True
+        failed.flat[: 0 if calm else int(self.share * failed.size)] = True
         return trail(np.zeros((draws, CHAINS, 2)), failed), tuning
 
 
@@ -125,8 +151,9 @@ def own(step_size: float, trajectory: float = 4.0) -> Setting:
 
 @pytest.fixture
 def seen(rng):
+    """One proposal in 400 is hopeless, from one tail."""
     position = of_normal(rng, 5)
-    return trail(position, in_tail(position, 3))
+    return trail(position, in_tail(position, 13))
 
 
 def test_steps_are_halved_until_two_looks_are_calm(seen):
@@ -150,6 +177,31 @@ def test_steps_do_not_become_shorter_for_ever(seen):
     few = shortened(Neck(0.0), own(1.0), seen, settling_kernel(40), 0.8, np.float32)
     assert few.times == 2.0
     assert few.setting.schedule(settling_kernel(40))[1].max() < 20
+
+
+def test_steps_stay_what_they_were_where_shorter_ones_do_not_help(seen):
+    stages, setting = Neck(0.0, share=0.002), own(1.0)
+    found = shortened(stages, setting, seen, settling_kernel(1000), 0.8, np.float32)
+    assert stages.steps == [0.5, 0.25, 0.125]
+    assert found.setting is setting
+    assert (found.times, found.draws) == (1.0, 3 * LOOK)
+
+
+def test_one_chain_that_is_always_stuck_does_not_count(seen):
+    class Stuck(Neck):
+        def play(self, *args, **kwargs):
+            made, tuning = super().play(*args, **kwargs)
+            made.acceptance[:, 5] = 0.0
+            return made, tuning
+
+    assert shortened(Stuck(0.5), own(1.0), seen, settling_kernel(1000), 0.8, np.float32).times == 2.0
+
+
+@pytest.mark.parametrize(("num_chains", "draws"), [(16, LOOK), (256, LOOK // 2), (16_384, LEAST_LOOK)])
+def test_many_chains_need_fewer_draws_of_each(seen, num_chains, draws):
+    stages = Neck(0.5)
+    stages.num_chains = num_chains
+    assert shortened(stages, own(1.0), seen, settling_kernel(1000), 0.8, np.float32).draws == 2 * draws
 
 
 def test_nothing_is_shortened_where_no_neck_is_seen(seen):
@@ -247,9 +299,31 @@ def test_the_first_candidate_is_looked_at_until_it_is_told():
     assert told.entries[0].ess_per_draw * 34 > TOLD
 
 
+def test_looks_at_many_coordinates_are_of_the_same_chains(monkeypatch):
+    """As few as fit for the longest trail."""
+    monkeypatch.setattr("shoal.warmup.stages.MOST_NUMBERS", LONGEST * 2 * 50)
+    ended = raced(Slow(0.99, 0))
+    assert ended.trail.position.shape == (154, 50, 2)
+
+
+def test_a_stuck_chain_shortens_the_steps_of_the_first_once():
+    class Stuck(Slow):
+        def play(self, *args, **kwargs):
+            made, tuning = super().play(*args, **kwargs)
+            made.acceptance[:, 5] = 0.0
+            made.step_size[:] = 0.7
+            return made, tuning
+
+    ended = raced(Stuck(0.99, 0))
+    once = corrected(settling_kernel(1000), own(1.0), ended.trail, 0.8).step_size
+    assert 0.7 < once < 0.9
+    assert ended.entries[0].setting.step_size == once
+
+
 def test_candidates_that_are_no_better_hardly_ever_win_for_being_looked_at_briefly():
     ended = [raced(Slow(0.99, seed)) for seed in range(8)]
     assert min(len(one.entries) for one in ended) > 1
+    assert all(entry.ahead is not None for one in ended for entry in one.entries[1:])
     assert sum(one.winner is not one.entries[0] for one in ended) <= 3
 
 
@@ -258,6 +332,9 @@ def test_a_setting_that_has_no_draws_of_its_own_gets_some():
     ended = raced(slow, settled=False)
     assert slow.looks[0] == (16, True)
     assert ended.trail is not None
+    quick = Slow(0.2, 0)
+    assert raced(quick, settled=False).trail is None  # it would not repay them
+    assert quick.looks == []
     tired = Slow(0.99, 0)
     tired.exhausted = True
     assert raced(tired, settled=False).trail is None

@@ -487,14 +487,8 @@ def test_reach_ends_where_every_trajectory_would_have_as_many_steps(banana):
 
 
 def test_no_reach_from_draws_of_another_setting(banana, monkeypatch):
-    """Where settling ends at the bound of the warmup, its setting is not that of its last draws."""
-
-    def at_the_bound(stages, *rest):
-        ended = phases.settle(stages, *rest)
-        stages.most = stages.draws
-        return ended._replace(settled=False)
-
-    monkeypatch.setattr(auto, "settle", at_the_bound)
+    """Where settling ends at its bound, its setting is not that of its last draws."""
+    monkeypatch.setattr(auto, "settle", lambda *args: phases.settle(*args)._replace(settled=False))
     assert banana(seed=2).warmup["reach"] == 1.0
 
 

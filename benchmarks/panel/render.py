@@ -125,7 +125,8 @@ def recipes_table(found: dict[tuple[str, str], Cell], ours: list[str]) -> str:
     words = (
         f"Effective draws of `{sampler}` in sampling over those of the fastest of {', '.join(map(_code, recipes))}, "
         "by default settings, one core for each run, seed 0; on targets where both converged and were right. Medians "
-        f"over {len(compared)} targets: {second:.2f} per second and {gradient:.2f} per gradient. The race took at most "
+        f"over {len(compared)} targets: {second:.2f} per second and {gradient:.2f} per gradient. The race, "
+        "with its looks for necks, took at most "
         f"{max(shares, default=0.0):.0%} of the cost of 4,000 effective draws, and in {shares.count(0.0)} of "
         f"{len(shares)} runs nothing."
     )

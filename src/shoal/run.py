@@ -93,12 +93,15 @@ def _idle(placement: Placement, root: PRNGKeyArray, ensemble: Ensemble, step: in
     return Run(root, made, chain, ensemble, tuning, None, {}, window)
 
 
-def enter(program: Program, run: Run, placement: Placement, length: int, made: int = 0) -> Run:
-    """The same chains in a phase of `length` draws, of which so many are made: fresh adaptation and statistics."""
+def enter(program: Program, run: Run, placement: Placement, length: int, learning: bool = True) -> Run:
+    """The same chains at the start of a phase of `length` draws: fresh adaptation and statistics.
+
+    Without `learning` the adaptation counts them from as many draws before: its time is over.
+    """
     folds = program.statistics
     ensemble = run.ensemble if folds else None
     adaptation, statistics = _fresh(program.adaptation, folds, run.tuning, ensemble, placement.layout.mesh)
-    window = np.array([int(run.step) - made, length], np.int32)
+    window = np.array([int(run.step) - (0 if learning else length), length], np.int32)
     root, window = placement.place((run.root, window), split=False)
     return Run(root, run.step, run.chain, run.ensemble, run.tuning, adaptation, statistics, window)
 

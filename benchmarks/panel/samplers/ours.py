@@ -61,8 +61,8 @@ class Ours:
 
 
 def race_gradients(record: dict[str, Any]) -> int:
-    """What the race has taken."""
-    return sum(phase["gradients"] for phase in record.get("phases", ()) if phase["phase"] == "race")
+    """What the race and the looks for necks after it have taken."""
+    return sum(phase["gradients"] for phase in record.get("phases", ()) if phase["phase"] in ("race", "necks"))
 
 
 def positions(problem: Problem, draws: dict[str, np.ndarray]) -> np.ndarray:

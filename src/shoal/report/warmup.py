@@ -6,6 +6,7 @@ from typing import Any
 
 from shoal.progress import human
 from shoal.report import numbers
+from shoal.warmup.race import MARGIN
 
 # What is told as longer.
 LONGER = 1.05
@@ -55,13 +56,13 @@ def words(warmup: Mapping[str, Any]) -> str:
             f"{total} There was no race: on this posterior another candidate could hardly have repaid its trial. It is "
             f"sampled with {winner['candidate']}.{further}"
         )
-    others = [entry["ess_per_gradient"] for entry in entries if not entry["won"]]
-    ratio = winner["ess_per_gradient"] / max(max(others), 1e-12)
-    how = f"{ratio:.1f} times as many as the next" if ratio >= 1 else "no other was better by a fifth"
-    return (
-        f"{total} Of {len(entries)} candidates, {winner['candidate']} gave most effective draws of the worst "
-        f"coordinate or its distance from the median, by ranks, per gradient: {how}.{further}"
+    measure = "effective draws of the worst coordinate or its distance from the median, by ranks, per gradient"
+    how = (
+        f"stayed the best: no other gave {MARGIN:g} times as many {measure}"
+        if winner is entries[0]
+        else f"won: it gave {winner['ahead']:.1f} times as many {measure} as the best before it"
     )
+    return f"{total} Of {len(entries)} candidates, {winner['candidate']} {how}, in as many draws.{further}"
 
 
 def _phase(phase: Mapping[str, Any]) -> tuple[str, ...]:

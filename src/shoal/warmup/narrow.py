@@ -29,6 +29,10 @@ SHORTEST = 8.0
 # Halved until so few proposals are hopeless, a quarter of what the least neck has, in two looks of so many draws:
 # chains go down a neck slowly, and in the run they will be deeper.
 FEW, LOOK, LOOKS = NECK * TAIL / 4, 96, 2
+# Of more than 128 chains a look has as many proposals, but no fewer draws than a chain needs to go anywhere.
+PROPOSALS, LEAST_LOOK = 128 * LOOK, 32
+# Where the shortest steps leave more than this share of the hopeless proposals, shortening was in vain.
+HELPS = 0.5
 
 
 def narrow(trail: Trail) -> bool:
@@ -44,9 +48,14 @@ def narrow(trail: Trail) -> bool:
         return False
     low, high = np.quantile(trail.position, (TAIL, 1.0 - TAIL), axis=(0, 1))
     at, chain = trail.position[failed], np.nonzero(failed)[1]
-    beyond = np.concatenate([at <= low, at >= high], axis=1)
-    most = max((np.unique(chain[tail]).size for tail in beyond.T[beyond.mean(axis=0) >= GATHERED]), default=0)
-    return bool(beyond.shape[1] * binom.sf(most - 1, with_some, TAIL) < CHANCE)
+    for inside, tail in ((at <= low, trail.position <= low), (at >= high, trail.position >= high)):
+        for coordinate in np.flatnonzero(inside.mean(axis=0) >= GATHERED):
+            of_chains = np.unique(chain[inside[:, coordinate]]).size
+            # Of few draws a tail is more than a hundredth; of a coordinate that hardly moves it may be all.
+            chance = binom.sf(of_chains - 1, with_some, tail[..., coordinate].mean())
+            if of_chains > 1 and 2 * inside.shape[1] * chance < CHANCE:
+                return True
+    return False
 
 
 class Shortened(NamedTuple):
@@ -79,7 +88,10 @@ def shortened(
         dtype: of the run.
     """
     begun, first = (stages.draws, stages.gradients), setting
-    looks = LOOKS if trail is None or not narrow(trail) else 0
+    resting = settling_adaptation(target_accept)
+    draws = int(np.clip(PROPOSALS // stages.num_chains, LEAST_LOOK, LOOK))
+    seen = None if trail is None or not narrow(trail) else hopeless(trail.acceptance)
+    before, looks = (0.0, LOOKS) if seen is None else (float(seen.mean()), 0)
     while looks < LOOKS and not stages.exhausted:
         if looks == 0:
             shorter = setting._replace(step_size=setting.step_size / 2.0)
@@ -87,8 +99,10 @@ def shortened(
             if steps > kernel.max_steps or first.step_size / shorter.step_size > SHORTEST:
                 break
             setting = shorter
-        resting = settling_adaptation(target_accept)
-        seen, _ = stages.play(kernel, resting, setting.tuning(dtype), LOOK, learning=False)
-        looks = looks + 1 if hopeless(seen.acceptance).mean() < FEW else 0
+        seen = hopeless(stages.play(kernel, resting, setting.tuning(dtype), draws, learning=False)[0].acceptance)
+        # One chain that is stuck whatever its steps are says nothing of them.
+        looks = looks + 1 if seen.mean() < FEW or seen.any(axis=0).sum() < 2 else 0
+    if seen is not None and looks == 0 and seen.mean() > HELPS * before:
+        setting = first
     times = first.step_size / setting.step_size
     return Shortened(setting, times, stages.draws - begun[0], stages.gradients - begun[1])

@@ -28,6 +28,8 @@ from shoal.warmup.stages import Stages, Trail
 EFFECTIVE = 4000
 MARGIN = 1.2
 FIRST_DRAWS, LEAST_DRAWS, MOST_DRAWS = 10, 16, 96
+# No trail of a candidate has more draws.
+LONGEST = 2 * MOST_DRAWS
 # Effective draws of a chain from which draws can tell how many they are worth.
 TOLD = 3.0
 # A metric that is predicted to cost this many times the best is not tried.
@@ -43,24 +45,22 @@ class Entry(NamedTuple):
         ess_per_gradient: of the worst coordinate, by ranks.
         gradients_per_draw: of one chain, with the step size of the setting.
         acceptance: its mean over the draws, with the step size that they had.
+        ahead: how many times as many effective draws a gradient as the best before it, in as many draws; None for the
+            first.
     """
 
     setting: Setting
     ess_per_gradient: float
     gradients_per_draw: float
     acceptance: float
+    ahead: float | None = None
 
     @property
     def ess_per_draw(self) -> float:
         """Of one chain."""
         return self.ess_per_gradient * self.gradients_per_draw
 
-    def told_by(self, trail: Trail) -> bool:
-        """Whether its draws are enough to tell how many of them are effective, or as many as it gets."""
-        draws = len(trail.log_density)
-        return draws * self.ess_per_draw > TOLD or draws >= MOST_DRAWS
-
-    def as_dict(self) -> dict[str, float | str]:
+    def as_dict(self) -> dict[str, float | str | None]:
         """The numbers for a record."""
         return {
             "candidate": _label(self.setting),
@@ -69,7 +69,28 @@ class Entry(NamedTuple):
             "acceptance": self.acceptance,
             "gradients_per_draw": self.gradients_per_draw,
             "ess_per_gradient": self.ess_per_gradient,
+            "ahead": self.ahead,
         }
+
+
+class Run(NamedTuple):
+    """A candidate's draws.
+
+    Attributes:
+        entry: what they say.
+        late: those with a frozen step size.
+        whole: those and the ones before, in which it adapted.
+    """
+
+    entry: Entry
+    late: Trail
+    whole: Trail
+
+    @property
+    def told(self) -> bool:
+        """Whether they are enough to tell how many of them are effective, or as many as it gets."""
+        draws = len(self.late.log_density)
+        return draws * self.entry.ess_per_draw > TOLD or draws >= MOST_DRAWS
 
 
 class Race(NamedTuple):
@@ -115,52 +136,63 @@ def race(
     adaptation = settling_adaptation(target_accept)
     taken = lambda: stages.gradients - begun[1]
     budget = lambda entry: share * EFFECTIVE / max(entry.ess_per_gradient, 1e-9)
+    asks = lambda setting, draws: draws * setting.gradients_per_draw(kernel) * stages.num_chains
 
-    def played(setting: Setting, draws: int) -> Trail:
-        return stages.play(kernel, adaptation, setting.tuning(dtype), draws, learning=False)[0].thinned()
-
-    def adapted(setting: Setting, draws: int) -> tuple[Entry, Trail]:
+    def adapted(setting: Setting, draws: int) -> Run:
         trail, tuning = stages.play(kernel, adaptation, setting.tuning(dtype), draws)
-        setting, late = setting._replace(step_size=float(tuning.step_size)), fixed(trail.late(1.0 - ADAPTING)).thinned()
-        return entered(kernel, corrected(kernel, setting, late, target_accept), late), late
+        whole = trail.thinned(LONGEST)
+        return made(setting._replace(step_size=float(tuning.step_size)), fixed(whole.late(1.0 - ADAPTING)), whole)
 
-    first, trail = entered(kernel, settled.setting, settled.look.trail), fixed(settled.look.trail)
+    def made(setting: Setting, late: Trail, whole: Trail) -> Run:
+        return Run(entered(kernel, corrected(kernel, setting, late, target_accept), late), late, whole)
+
+    look = settled.look
+    # Where settling has not settled, its draws were made with another setting.
     own = settled.settled
-    if not own and not stages.exhausted:
-        # Where settling has not settled, its draws were made with another setting.
-        (first, trail), own = adapted(settled.setting, LEAST_DRAWS), True
-    draws = FIRST_DRAWS
-    while own and not stages.exhausted and not first.told_by(trail):
-        if taken() + draws * first.gradients_per_draw * stages.num_chains > budget(first):
+    first = Run(entered(kernel, settled.setting, look.trail), fixed(look.trail), look.whole)
+    if not own and not stages.exhausted and budget(first.entry) > asks(settled.setting, LEAST_DRAWS):
+        first, own = adapted(settled.setting, LEAST_DRAWS), True
+    setting, draws = first.entry.setting, FIRST_DRAWS
+    # Parts of one trail are of the same chains.
+    all_here = first.late.log_density.shape[1] == stages.num_chains
+    while own and not stages.exhausted and not first.told:
+        if taken() + asks(setting, draws) > budget(first.entry):
             break
-        trail = trail.joined(played(first.setting, draws))
-        first = entered(kernel, corrected(kernel, first.setting, trail, target_accept), trail)
-        draws = min(2 * draws, MOST_DRAWS)
-    best, entries = first, [first]
-    for setting in _candidates(settled._replace(setting=first.setting)):
-        # As many draws as the first needed to say something of itself; half of them adapt the step size.
-        least = min(max(LEAST_DRAWS, 2 * len(trail.log_density) // 3), MOST_DRAWS)
-        left = budget(first) - taken()
-        draws = int(min(MOST_DRAWS, left / 3 / (setting.gradients_per_draw(kernel) * stages.num_chains)))
+        later = stages.play(kernel, adaptation, setting.tuning(dtype), draws, learning=False)[0].thinned(LONGEST)
+        trail = first.late.thinned(LONGEST).joined(later) if all_here or draws > FIRST_DRAWS else later
+        # Always from the step size of the draws: what one stuck chain takes off it, it takes off once.
+        first = made(setting, trail, trail)
+        draws = 2 * draws
+    best, entries = first, [first.entry]
+    for setting in _candidates(settled._replace(setting=first.entry.setting)):
+        # Two thirds of the draws that the best has; half of them adapt the step size.
+        least = min(max(LEAST_DRAWS, 2 * len(best.late.log_density) // 3), MOST_DRAWS)
+        draws = int(min(MOST_DRAWS, (budget(first.entry) - taken()) / 3 / asks(setting, 1)))
         if draws < least or stages.exhausted:
             continue
-        entry, late = adapted(setting, draws)
-        entries.append(entry)
-        as_long = entered(kernel, best.setting, trail.since(max(0, len(trail.log_density) - len(late.log_density))))
-        if entry.ess_per_gradient > MARGIN * as_long.ess_per_gradient:
-            best, trail = entry, late
-    setting = _reaching(kernel, best.setting, trail, target_accept) if own else best.setting
-    return Race(best, tuple(entries), setting, trail if own else None, stages.draws - begun[0], taken())
+        tried = adapted(setting, draws)
+        as_long = min(len(tried.late.log_density), len(best.late.log_density))
+        rate, before = (
+            entered(kernel, run.entry.setting, run.late.latest(as_long)).ess_per_gradient for run in (tried, best)
+        )
+        ahead = rate / max(before, 1e-12)
+        entries.append(tried.entry._replace(ahead=ahead))
+        if ahead > MARGIN:
+            best = Run(entries[-1], tried.late, tried.whole)
+    # Trajectories do not become longer for chains that are still on their way.
+    setting = _reaching(kernel, best, target_accept) if settled.settled else best.entry.setting
+    trail = best.late if own else None
+    return Race(best.entry, tuple(entries), setting, trail, stages.draws - begun[0], taken())
 
 
-def _reaching(kernel: JitteredHMC, setting: Setting, trail: Trail, target_accept: float) -> Setting:
-    """The setting with trajectories as long as its own draws say, and with steps that fit them."""
+def _reaching(kernel: JitteredHMC, best: Run, target_accept: float) -> Setting:
+    """The best setting with trajectories as long as its own draws say, and with steps that fit them."""
+    setting = best.entry.setting
     most = kernel.max_steps * (1.0 - kernel.step_jitter) * setting.step_size
-    longest = min(growth(trail).reach * setting.trajectory, max(most, setting.trajectory))
+    longest = min(growth(best.whole).reach * setting.trajectory, max(most, setting.trajectory))
     if longest <= setting.trajectory:
         return setting
-    longer, late = setting._replace(trajectory=longest), fixed(trail.late(1.0 - ADAPTING))
-    return corrected(kernel, longer, late, target_accept)
+    return corrected(kernel, setting._replace(trajectory=longest), best.late, target_accept)
 
 
 def _candidates(settled: Phase) -> Iterator[Setting]:

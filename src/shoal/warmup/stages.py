@@ -85,10 +85,14 @@ class Trail(NamedTuple):
         """Some of the chains."""
         return Trail(*(part[:, members] for part in self))
 
-    def thinned(self) -> "Trail":
-        """As many chains as fit into `MOST_NUMBERS`, evenly spaced."""
-        draws, chains, dim = self.position.shape
-        most = max(2, MOST_NUMBERS // max(draws * dim, 1))
+    def latest(self, draws: int) -> "Trail":
+        """The last so many draws."""
+        return self.since(max(0, len(self.log_density) - draws))
+
+    def thinned(self, draws: int | None = None) -> "Trail":
+        """As many chains as fit into `MOST_NUMBERS`, evenly spaced; with more draws to come, as many as will fit."""
+        _, chains, dim = self.position.shape
+        most = max(2, MOST_NUMBERS // max((draws or len(self.log_density)) * dim, 1))
         return self if chains <= most else self.chains(np.linspace(0, chains - 1, most).astype(int))
 
     @property
@@ -298,7 +302,7 @@ class Stages:
         program = Program(self.target, kernel, adaptation, {}, keep_trail, brief=brief)
         run, structure = self.ready(kernel, tuning), jax.tree.structure(tuning)
         with self._compiling(("enter", self.placement.layout, adaptation, structure)):
-            run = enter(program, run, self.placement, draws, made=0 if learning else draws)
+            run = enter(program, run, self.placement, draws, learning)
         with self._compiling(("play", self.placement.layout, kernel, adaptation, structure)) as new:
             if new:
                 compile_phase(program, run, self.placement, CAPACITY)
