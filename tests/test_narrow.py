@@ -221,8 +221,8 @@ def test_auto_shortens_steps_on_centred_eight_schools():
     assert result.warmup["phases"][-1]["draws"] >= 2 * LOOK
     spent = sum(phase["gradients"] for phase in result.warmup["phases"])
     assert spent <= result.gradients.warmup <= spent + CHAINS
-    assert f"{times:.2g} times as short" in report_words(result.warmup)
-    assert "times as short" not in report_words(result.warmup | {"steps_shorter": 1.0})
+    assert f"{times:.2g} times shorter" in report_words(result.warmup)
+    assert "times shorter" not in report_words(result.warmup | {"steps_shorter": 1.0})
 
 
 # ------------------------------------------------------------------------------------------------------ the race looks

@@ -48,12 +48,12 @@ def words(warmup: Mapping[str, Any]) -> str:
     )
     if warmup.get("steps_shorter", 1.0) > LONGER:
         further += (
-            " Proposals from one tail of a coordinate failed, as they do in a neck of the posterior: sampling makes "
-            f"steps {warmup['steps_shorter']:.2g} times as short."
+            " Proposals from one tail of a coordinate failed, as they do in a neck of the posterior: sampling takes "
+            f"steps {warmup['steps_shorter']:.2g} times shorter."
         )
     if len(entries) == 1:
         return (
-            f"{total} There was no race: on this posterior another candidate could hardly have repaid its trial. It is "
+            f"{total} No other candidate was tried: on this posterior it could hardly have repaid that. It is "
             f"sampled with {winner['candidate']}.{further}"
         )
     measure = "effective draws of the worst coordinate or its distance from the median, by ranks, per gradient"
