@@ -311,7 +311,7 @@ def test_a_stuck_chain_shortens_the_steps_of_the_first_once():
         def play(self, *args, **kwargs):
             made, tuning = super().play(*args, **kwargs)
             made.acceptance[:, 5] = 0.0
-            made.step_size[:] = 0.7
+            made.step_size[:] = 0.7 * (1.0 if tuning is None else float(tuning.step_size))
             return made, tuning
 
     ended = raced(Stuck(0.99, 0))
