@@ -73,7 +73,7 @@ class Entry(NamedTuple):
         }
 
 
-class Run(NamedTuple):
+class Tried(NamedTuple):
     """A candidate's draws.
 
     Attributes:
@@ -138,28 +138,28 @@ def race(
     budget = lambda entry: share * EFFECTIVE / max(entry.ess_per_gradient, 1e-9)
     asks = lambda setting, draws: draws * setting.gradients_per_draw(kernel) * stages.num_chains
 
-    def adapted(setting: Setting, draws: int) -> Run:
+    def adapted(setting: Setting, draws: int) -> Tried:
         trail, tuning = stages.play(kernel, adaptation, setting.tuning(dtype), draws)
         whole = trail.thinned(LONGEST)
         return made(setting._replace(step_size=float(tuning.step_size)), fixed(whole.late(1.0 - ADAPTING)), whole)
 
-    def made(setting: Setting, late: Trail, whole: Trail) -> Run:
-        return Run(entered(kernel, corrected(kernel, setting, late, target_accept), late), late, whole)
+    def made(setting: Setting, late: Trail, whole: Trail) -> Tried:
+        return Tried(entered(kernel, corrected(kernel, setting, late, target_accept), late), late, whole)
 
     look = settled.look
     # Where settling has not settled, its draws were made with another setting.
     own = settled.settled
-    first = Run(entered(kernel, settled.setting, look.trail), fixed(look.trail), look.whole)
+    first = Tried(entered(kernel, settled.setting, look.trail), fixed(look.trail), look.whole)
     if not own and not stages.exhausted and budget(first.entry) > asks(settled.setting, LEAST_DRAWS):
         first, own = adapted(settled.setting, LEAST_DRAWS), True
     setting, draws = first.entry.setting, FIRST_DRAWS
-    # Parts of one trail are of the same chains.
-    all_here = first.late.log_density.shape[1] == stages.num_chains
+    # Parts of one trail are of the same chains: what has been thinned for fewer draws is left out.
+    trail = first.late.thinned(LONGEST) if first.late.log_density.shape[1] == stages.num_chains else None
     while own and not stages.exhausted and not first.told:
         if taken() + asks(setting, draws) > budget(first.entry):
             break
         later = stages.play(kernel, adaptation, setting.tuning(dtype), draws, learning=False)[0].thinned(LONGEST)
-        trail = first.late.thinned(LONGEST).joined(later) if all_here or draws > FIRST_DRAWS else later
+        trail = later if trail is None else trail.joined(later)
         # Always from the step size of the draws: what one stuck chain takes off it, it takes off once.
         first = made(setting, trail, trail)
         draws = 2 * draws
@@ -173,19 +173,18 @@ def race(
         tried = adapted(setting, draws)
         as_long = min(len(tried.late.log_density), len(best.late.log_density))
         rate, before = (
-            entered(kernel, run.entry.setting, run.late.latest(as_long)).ess_per_gradient for run in (tried, best)
+            entered(kernel, one.entry.setting, one.late.latest(as_long)).ess_per_gradient for one in (tried, best)
         )
         ahead = rate / max(before, 1e-12)
         entries.append(tried.entry._replace(ahead=ahead))
         if ahead > MARGIN:
-            best = Run(entries[-1], tried.late, tried.whole)
+            best = Tried(entries[-1], tried.late, tried.whole)
     # Trajectories do not become longer for chains that are still on their way.
     setting = _reaching(kernel, best, target_accept) if settled.settled else best.entry.setting
-    trail = best.late if own else None
-    return Race(best.entry, tuple(entries), setting, trail, stages.draws - begun[0], taken())
+    return Race(best.entry, tuple(entries), setting, best.late if own else None, stages.draws - begun[0], taken())
 
 
-def _reaching(kernel: JitteredHMC, best: Run, target_accept: float) -> Setting:
+def _reaching(kernel: JitteredHMC, best: Tried, target_accept: float) -> Setting:
     """The best setting with trajectories as long as its own draws say, and with steps that fit them."""
     setting = best.entry.setting
     most = kernel.max_steps * (1.0 - kernel.step_jitter) * setting.step_size

@@ -90,7 +90,7 @@ class Trail(NamedTuple):
         return self.since(max(0, len(self.log_density) - draws))
 
     def thinned(self, draws: int | None = None) -> "Trail":
-        """As many chains as fit into `MOST_NUMBERS`, evenly spaced; with more draws to come, as many as will fit."""
+        """As many chains, evenly spaced, as fit into `MOST_NUMBERS` with so many draws; with its own by default."""
         _, chains, dim = self.position.shape
         most = max(2, MOST_NUMBERS // max((draws or len(self.log_density)) * dim, 1))
         return self if chains <= most else self.chains(np.linspace(0, chains - 1, most).astype(int))
