@@ -27,7 +27,7 @@ CHAINS = 128
 
 def trail(position: np.ndarray, failed: np.ndarray) -> Trail:
     every = np.ones(failed.shape)
-    return Trail(position, position, every, np.where(failed, 0.0, 0.9), every, every, every)
+    return Trail(position, position, every, np.where(failed, 0.0, 0.9), every, every)
 
 
 def of_normal(rng, dim: int, draws: int = 40) -> np.ndarray:
@@ -162,6 +162,29 @@ def test_steps_are_halved_until_two_looks_are_calm(seen):
     assert stages.steps == [0.5, 0.25, 0.25]
     assert (found.setting.step_size, found.setting.trajectory, found.times) == (0.25, 4.0, 4.0)
     assert (found.draws, found.gradients) == (3 * LOOK, 9 * LOOK)
+
+
+@pytest.fixture
+def barely_seen(rng):
+    """One proposal in 2,560 is hopeless, from one tail: as few as are let pass."""
+    position = of_normal(rng, 5)
+    return trail(position, in_tail(position, 2))
+
+
+def test_of_few_hopeless_proposals_the_step_is_looked_at_as_it_is(barely_seen):
+    assert narrow(barely_seen)
+    calm = Neck(needs=1.0)
+    found = shortened(calm, own(1.0), barely_seen, settling_kernel(1000), 0.8, np.float32)
+    assert calm.steps == [1.0, 1.0]
+    assert (found.setting.step_size, found.times, found.draws) == (1.0, 1.0, 2 * LOOK)
+    needy = Neck(needs=0.5, calm_before=(0,), share=0.0007)
+    found = shortened(needy, own(1.0), barely_seen, settling_kernel(1000), 0.8, np.float32)
+    assert needy.steps == [1.0, 1.0, 0.5, 0.5]
+    assert found.times == 2.0
+    # A kernel that allows no shorter steps.
+    stuck = Neck(needs=0.0)
+    assert shortened(stuck, own(1.0), barely_seen, settling_kernel(8), 0.8, np.float32).times == 1.0
+    assert stuck.steps == [1.0]
 
 
 def test_one_calm_look_is_not_enough(seen):

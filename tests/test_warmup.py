@@ -306,7 +306,7 @@ def test_starts_where_the_density_is_zero():
 def test_worst_ess_of_independent_draws(rng):
     draws = rng.normal(size=(40, 128, 3)).astype(np.float32)
     other = np.ones(draws.shape[:2])
-    size = worst_ess(Trail(draws, draws, *(other,) * 5))
+    size = worst_ess(Trail(draws, draws, *(other,) * 4))
     assert 0.5 * 5120 < size < 1.1 * 5120  # the smallest of six, each known to 13%
 
 
@@ -317,7 +317,7 @@ def test_worst_ess_sees_scales_that_move_slowly_and_no_single_draw(rng):
     draws = (scale * rng.standard_cauchy(scale.shape) * 0.01 + scale * rng.choice([-1.0, 1.0], scale.shape)).T[
         ..., None
     ]
-    trail = Trail(draws, draws, *(other,) * 5)
+    trail = Trail(draws, draws, *(other,) * 4)
     assert worst_ess(trail) < 0.2 * 5120
     two_values = np.broadcast_to(np.where(np.arange(40) % 2, 1.0, -1.0)[:, None, None], draws.shape)
     assert worst_ess(trail._replace(position=two_values)) == 0.0  # nothing can be told
@@ -381,7 +381,7 @@ def oscillator(
         turn, momentum = length / deviation, rng.normal(size=position[0].shape)
         position.append(position[-1] * np.cos(turn) + momentum * deviation * np.sin(turn))
     stack = np.array(position)
-    return Trail(stack, stack, every, every, every, lengths[:, None] * every, every)
+    return Trail(stack, stack, every, every, every, lengths[:, None] * every)
 
 
 def test_growth_tells_trajectories_that_are_too_short():
@@ -581,7 +581,7 @@ def draws_with(own: Setting, acceptance: float, chains: int = 128) -> Trail:
     sizes = own.schedule(JitteredHMC())[0].reshape(-1, 1).repeat(chains, axis=1)
     point = np.zeros((*sizes.shape, 2))
     one = np.full_like(sizes, acceptance)
-    return Trail(point, point, one, one, sizes, one, one)
+    return Trail(point, point, one, one, sizes, one)
 
 
 def test_stuck_chains_shorten_steps_by_a_half_at_most():
@@ -691,7 +691,7 @@ def test_far_chains_do_not_lead_the_metric_where_another_of_their_start_is_ahead
     stages, position = scouting(32), rng.normal(size=(20, 32, 2))
     position[:, [0, 4]] += 1e3
     log_density = -0.5 * np.square(position).sum(-1)
-    seen = look(Trail(position, -position, *(log_density,) * 5), None, stages)
+    seen = look(Trail(position, -position, *(log_density,) * 4), None, stages)
     np.testing.assert_array_equal(np.flatnonzero(seen.behind), [0, 4])
     assert seen.trail.log_density.shape == (10, 30)
     assert seen.choice.whitening.scale == pytest.approx(np.ones(2), rel=0.3)
@@ -713,7 +713,7 @@ def trail_at(level: np.ndarray, rng: np.random.Generator) -> Trail:
     """Draws of a standard normal law, with log densities that differ by as much from chain to chain."""
     position = rng.normal(size=(20, len(level), 2))
     position[..., 0] += np.where(level < 0, 1e3, 0.0)
-    return Trail(position, -position, *(level + 0.1 * rng.normal(size=(20, len(level))),) * 5)
+    return Trail(position, -position, *(level + 0.1 * rng.normal(size=(20, len(level))),) * 4)
 
 
 def test_scouts_are_lost_by_the_word_of_most_starts(rng):
@@ -780,7 +780,7 @@ def test_scouts_go_on_while_the_price_rises_and_longer_when_nothing_moves(rng, m
         width = np.where(np.arange(32)[:, None] // 2 % 2, (2 * prices[number]) ** 0.5, (2 * prices[number]) ** -0.5)
         steps = rng.normal(size=(draws, 32, 2))
         climb = np.linspace(0, 20, draws)[:, None] if moves[number] else 0.0
-        rest = (np.full((draws, 32), value) for value in (0.8, float(tuning.step_size), 2.0, 0.0))
+        rest = (np.full((draws, 32), value) for value in (0.8, float(tuning.step_size), 2.0))
         return Trail(width * steps, -steps / width, climb + rng.normal(size=(draws, 32)), *rest), tuning
 
     monkeypatch.setattr(stages, "play", play)
@@ -801,6 +801,6 @@ def test_chains_far_below_the_others_are_behind(rng):
     log_density = rng.normal(size=(10, 128)).astype(np.float32)
     log_density[:, 7] -= 50.0
     flat = np.zeros((10, 128, 2), np.float32)
-    trail = Trail(flat, flat, *(log_density,) * 5)
+    trail = Trail(flat, flat, *(log_density,) * 4)
     np.testing.assert_array_equal(np.flatnonzero(trail.behind), [7])
     assert not trail.chains(np.arange(8)).behind.any()  # too few to tell

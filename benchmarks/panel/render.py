@@ -7,12 +7,14 @@ from pathlib import Path
 
 from .figures import draw_costs, draw_ends
 from .samplers import OURS, PEERS
-from .summary import KINDS, Cell, against_recipes, best_peer, cells, geometric_mean, race_shares, relative
+from .summary import KINDS, Cell, against_recipes, best_peer, cells, geometric_mean, relative, warmup_shares
 from .targets import TARGETS
 
 DOCS = Path(__file__).parents[2] / "docs"
 PAGE = DOCS / "panel.md"
 BEGIN, END = "<!-- panel: begin -->", "<!-- panel: end -->"
+# A phase of the warmup that takes more of the cost of a run is counted.
+DEAR = 0.15
 MARKS = {"good": "", "cautious": "?", "admitted": "×", "unfinished": "—", "silent": "‼"}
 
 
@@ -115,7 +117,7 @@ def _cost(cell: Cell | None, best: float) -> str:
 def recipes_table(found: dict[tuple[str, str], Cell], ours: list[str]) -> str:
     """The first of our samplers against the others, one line for each target, and what its race took."""
     sampler, *recipes = ours
-    compared, shares = against_recipes(found, sampler, recipes), race_shares(found, sampler)
+    compared = against_recipes(found, sampler, recipes)
     lines = [["target", "fastest recipe", "per second", "per gradient"], ["---", "---", "---:", "---:"]]
     lines += [
         [_code(name), _code(best), f"{second:.2f}", f"{gradient:.2f}"]
@@ -125,12 +127,20 @@ def recipes_table(found: dict[tuple[str, str], Cell], ours: list[str]) -> str:
     words = (
         f"Effective draws of `{sampler}` in sampling over those of the fastest of {', '.join(map(_code, recipes))}, "
         "by default settings, one core for each run, seed 0; on targets where both converged and were right. Medians "
-        f"over {len(compared)} targets: {second:.2f} per second and {gradient:.2f} per gradient. The race, "
-        "with its looks for necks, took at most "
-        f"{max(shares, default=0.0):.0%} of the cost of 4,000 effective draws, and in {shares.count(0.0)} of "
-        f"{len(shares)} runs nothing."
+        f"over {len(compared)} targets: {second:.2f} per second and {gradient:.2f} per gradient. Of the "
+        f"cost of 4,000 effective draws the race took {_at_most(warmup_shares(found, sampler, 'race'))}; the looks for "
+        f"necks after it {_at_most(warmup_shares(found, sampler, 'necks'))}."
     )
     return f"### `{sampler}` against single recipes\n\n{words}\n\n{_table(lines)}"
+
+
+def _at_most(shares: list[float]) -> str:
+    """Of how many runs a phase has taken what, in words."""
+    dear = sum(share > DEAR for share in shares)
+    return (
+        f"nothing in {shares.count(0.0)} of {len(shares)} runs, at most {max(shares, default=0.0):.0%}, and more than "
+        f"{DEAR:.0%} in {dear}"
+    )
 
 
 def rest(found: dict[tuple[str, str], Cell]) -> str:

@@ -28,7 +28,7 @@ from shoal.results.draws import Header, MemoryDraws
 from shoal.results.failure import cut_short, unfinished
 from shoal.results.result import Gradients, Result, Timing
 from shoal.results.zarr_draws import ZarrDraws, check_new, zarr_package
-from shoal.run import begin, compile_phase, drive, enter, frozen, prepare_phase, report
+from shoal.run import compile_phase, drive, enter, frozen, prepare_phase, report, start
 from shoal.samplers import Sampler
 from shoal.samplers.arrays import tuning_from_arrays, tuning_to_arrays
 from shoal.samplers.staged import Staged
@@ -229,7 +229,7 @@ class _Session:
         first = _first_tuning(request, self.model.dim)
         adaptation = Fixed() if request.tuning is not None else sampler.adaptation()
         warm = Program(self.target, sampler.warmup_kernel(), adaptation, {"health": Health()}, keep_nothing)
-        run = begin(warm, self.placement, root, self.starts.position, first)
+        run = start(warm, self.placement, root, self.starts.position, first)
         run = enter(warm, run, self.placement, request.num_warmup)
         if request.num_warmup:
             compile_phase(warm, run, self.placement, ANY)

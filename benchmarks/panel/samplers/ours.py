@@ -48,7 +48,8 @@ class Ours:
             | {
                 "warmup_draws": int(warmup_draws),
                 "race": record.get("race"),
-                "race_gradients": race_gradients(record),
+                "race_gradients": phase_gradients(record, "race"),
+                "necks_gradients": phase_gradients(record, "necks"),
                 "reach": record.get("reach"),
                 "steps_shorter": record.get("steps_shorter"),
             },
@@ -60,9 +61,9 @@ class Ours:
         return Count(both, total - both)
 
 
-def race_gradients(record: dict[str, Any]) -> int:
-    """What the race and the looks for necks after it have taken."""
-    return sum(phase["gradients"] for phase in record.get("phases", ()) if phase["phase"] in ("race", "necks"))
+def phase_gradients(record: dict[str, Any], name: str) -> int:
+    """What a phase of the warmup has taken, if there was one."""
+    return sum(phase["gradients"] for phase in record.get("phases", ()) if phase["phase"] == name)
 
 
 def positions(problem: Problem, draws: dict[str, np.ndarray]) -> np.ndarray:

@@ -92,16 +92,18 @@ def shortened(
     draws = int(np.clip(PROPOSALS // stages.num_chains, LEAST_LOOK, LOOK))
     seen = None if trail is None or not narrow(trail) else hopeless(trail.acceptance)
     before, looks = (0.0, LOOKS) if seen is None else (float(seen.mean()), 0)
+    # So few hopeless proposals may be no more than are let pass: half of such looks would be for chance.
+    times = 1.0 if before < FEW else 2.0
     while looks < LOOKS and not stages.exhausted:
-        if looks == 0:
-            shorter = setting._replace(step_size=setting.step_size / 2.0)
-            steps = shorter.trajectory / shorter.step_size / (1.0 - kernel.step_jitter)
-            if steps > kernel.max_steps or first.step_size / shorter.step_size > SHORTEST:
-                break
-            setting = shorter
+        shorter = first._replace(step_size=first.step_size / times)
+        steps = shorter.trajectory / shorter.step_size / (1.0 - kernel.step_jitter)
+        if times > 1.0 and (steps > kernel.max_steps or times > SHORTEST):
+            break
+        setting = shorter
         seen = hopeless(stages.play(kernel, resting, setting.tuning(dtype), draws, learning=False)[0].acceptance)
         # One chain that is stuck whatever its steps are says nothing of them.
-        looks = looks + 1 if seen.mean() < FEW or seen.any(axis=0).sum() < 2 else 0
+        calm = seen.mean() < FEW or seen.any(axis=0).sum() < 2
+        looks, times = (looks + 1, times) if calm else (0, 2.0 * times)
     if seen is not None and looks == 0 and seen.mean() > HELPS * before:
         setting = first
     times = first.step_size / setting.step_size

@@ -54,7 +54,6 @@ def keep_trail(transition: Transition, target: Target) -> dict[str, Array]:
         "acceptance": info.acceptance_rate,
         "step_size": info.step_size,
         "gradients": info.gradients,
-        "energy_error": info.energy_error,
     }
 
 
@@ -67,7 +66,6 @@ class Trail(NamedTuple):
     acceptance: np.ndarray
     step_size: np.ndarray
     gradients: np.ndarray
-    energy_error: np.ndarray
 
     def joined(self, later: "Trail") -> "Trail":
         """This and what came after it."""
