@@ -142,11 +142,11 @@ def test_divergences(count, blocking):
     assert finding.chains == ((3,) if count == 1 else (3, 8))
 
 
-def in_the_tail(z: np.ndarray, share: float, lowest: bool = True) -> np.ndarray:
+def in_the_tail(z: np.ndarray, share: float, lowest: bool = True, mass: float = 0.01) -> np.ndarray:
     """Acceptance probabilities: hopeless by this share in a tail of the first quantity, one in 10,000 elsewhere."""
     rng = np.random.default_rng(1)
     x = z[..., 0] if lowest else -z[..., 0]
-    rate = np.where(x <= np.quantile(x, 0.01), share, 1e-4)
+    rate = np.where(x <= np.quantile(x, mass), share, 1e-4)
     return np.where(rng.random(x.shape) < rate, 0.001, 0.9)
 
 
@@ -166,6 +166,28 @@ def test_neck_is_found_whatever_the_tail_is_like(lowest, tail):
     assert (finding.kind, finding.where, finding.blocking) == ("neck", "tau", True)
     assert 0.35 < finding.number < 0.45
     assert ("lowest" if lowest else "highest") in finding.words
+
+
+@pytest.mark.parametrize("chains", [6, 40])
+def test_neck_in_a_thinner_tail_is_found_where_its_mass_is_not_known(chains):
+    acceptance = np.empty((CHAINS, 400))
+
+    def visit(z):
+        """So many chains go far into the tail, once, and stay; of the many each for a draw or two."""
+        rng = np.random.default_rng(0)
+        stay = 120 // chains
+        for chain, begin in zip(rng.permutation(CHAINS)[:chains], rng.integers(0, 375, chains), strict=True):
+            z[chain, begin : begin + stay, 0] = -rng.uniform(4.5, 5.5, stay)
+        acceptance[:] = in_the_tail(z, 0.35, mass=0.003)
+
+    found = run(0, visit, acceptance_rate=acceptance)
+    if chains == 40:
+        assert found == ()
+        return
+    (finding,) = found
+    assert (finding.kind, finding.where, finding.blocking) == ("neck", "tau", True)
+    assert 0.25 < finding.number < 0.45
+    assert "lowest 0.3% of the draws" in finding.words
 
 
 def test_hopeless_proposals_elsewhere_make_no_neck():

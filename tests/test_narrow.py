@@ -14,7 +14,7 @@ from shoal.mesh import Placement
 from shoal.randomness import root_key
 from shoal.report.warmup import words as report_words
 from shoal.samplers.auto import Auto
-from shoal.warmup.narrow import FEW, LEAST_LOOK, LOOK, SHORTEST, narrow, shortened
+from shoal.warmup.narrow import DOUBTFUL, LEAST_LOOK, LOOK, SHORTEST, Tail, narrow, shortened, still_narrow
 from shoal.warmup.phases import Phase, settling_adaptation, settling_kernel
 from shoal.warmup.race import LONGEST, MOST_DRAWS, TOLD, race
 from shoal.warmup.setting import Setting, corrected
@@ -88,7 +88,7 @@ def test_a_tail_of_few_draws_is_more_than_a_hundredth():
     for seed in range(400):
         rng = np.random.default_rng(seed)
         position = rng.normal(size=(4, 16, 2))
-        alarms += narrow(trail(position, scattered(rng, (4, 16), 2)))
+        alarms += bool(narrow(trail(position, scattered(rng, (4, 16), 2))))
     assert alarms < 400 * 0.1 + 3.1 * np.sqrt(400 * 0.1 * 0.9)
 
 
@@ -112,8 +112,21 @@ def test_chance_is_called_a_neck_as_seldom_as_it_says():
     for seed in range(400):
         rng = np.random.default_rng(seed)
         position = of_normal(rng, 100, draws=10)
-        alarms += narrow(trail(position, scattered(rng, position.shape[:2], 2 + seed % 5)))
+        alarms += bool(narrow(trail(position, scattered(rng, position.shape[:2], 2 + seed % 5))))
     assert alarms < 400 * 0.1 + 3.1 * np.sqrt(400 * 0.1 * 0.9)
+
+
+def test_a_neck_that_was_seen_is_still_there_where_one_chain_fails_in_it(rng):
+    position = of_normal(rng, 5, draws=96)
+    seen = narrow(trail(position, in_tail(position, 13)))
+    assert seen == [Tail(2, True)]
+    alone = in_tail(position, 1, of_each=3)
+    assert narrow(trail(position, alone)) == []
+    assert still_narrow(trail(position, alone), seen)
+    assert not still_narrow(trail(position, alone), [Tail(2, False)])
+    assert not still_narrow(trail(position, alone), [Tail(1, True)])
+    assert not still_narrow(trail(position, in_tail(position, 1)), seen)  # one proposal of 12,288
+    assert not still_narrow(trail(position, alone | scattered(rng, alone.shape, 4)), seen)
 
 
 # ---------------------------------------------------------------------------------------- steps that are short enough
@@ -125,10 +138,11 @@ class Neck:
     num_chains = CHAINS
 
     def __init__(
-        self, needs: float, calm_before: tuple[int, ...] = (), most: int = 10_000, share: float = 2 * FEW
+        self, needs: float, calm_before: tuple[int, ...] = (), most: int = 10_000, share: float = 2 * DOUBTFUL
     ) -> None:
         self.needs, self.calm_before, self.most, self.share = needs, calm_before, most, share
         self.draws = self.gradients = 0
+        self.rng = np.random.default_rng(0)
         self.steps: list[float] = []
 
     @property
@@ -140,9 +154,12 @@ class Neck:
         calm = float(tuning.step_size) <= self.needs or len(self.steps) in self.calm_before
         self.steps.append(float(tuning.step_size))
         self.draws, self.gradients = self.draws + draws, self.gradients + 3 * draws
+        position = self.rng.normal(size=(draws, CHAINS, 5))
         failed = np.zeros((draws, CHAINS), bool)
-        failed.flat[: 0 if calm else int(self.share * failed.size)] = True
-        return trail(np.zeros((draws, CHAINS, 2)), failed), tuning
+        if not calm:
+            lowest = np.argsort(position[..., 2], axis=None)
+            failed.flat[lowest[: int(self.share * failed.size)]] = True
+        return trail(position, failed), tuning
 
 
 def own(step_size: float, trajectory: float = 4.0) -> Setting:

@@ -10,7 +10,7 @@ from shoal.diagnostics import chains
 from shoal.diagnostics.estimates import MIN_DRAWS, superchain_index
 from shoal.diagnostics.findings import Finding, count, name_chains
 from shoal.diagnostics.mixing import mixing
-from shoal.diagnostics.necks import HOPELESS, NECK, TAIL, hopeless, worst_tail
+from shoal.diagnostics.necks import HOPELESS, NECK, hopeless, worst_tail
 from shoal.diagnostics.trial import Variable
 from shoal.labels import labels
 
@@ -169,7 +169,7 @@ def _neck(
             where=names[neck.quantity],
             number=neck.share,
             threshold=NECK,
-            words=f"From the {end} {TAIL:.0%} of the draws of {names[neck.quantity]}, {neck.share:.0%} of the "
+            words=f"From the {end} {neck.mass:.1%} of the draws of {names[neck.quantity]}, {neck.share:.0%} of the "
             f"proposals had an acceptance probability below {HOPELESS:.0%} (at most {NECK:.0%} is let pass): the "
             "posterior is far narrower there than elsewhere, and draws beyond are missing or too few.",
             remedy="Reparametrise, for instance without centring; or make the step size much smaller (raise "

@@ -7,13 +7,14 @@ for `shoal.diagnostics.necks`, which speaks of the whole run; but that half of t
 in the same hundredth of the draws, hardly happens by chance.
 """
 
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
 from jax.typing import DTypeLike
 from scipy.stats import binom
 
-from shoal.diagnostics.necks import NECK, TAIL, hopeless, worst_tail
+from shoal.diagnostics.necks import NECK, TAILS, hopeless, worst_tail
 from shoal.kernels import JitteredHMC
 from shoal.warmup.phases import settling_adaptation
 from shoal.warmup.setting import Setting
@@ -28,34 +29,64 @@ CHANCE = 0.1
 SHORTEST = 8.0
 # Halved until so few proposals are hopeless, a quarter of what the least neck has, in two looks of so many draws:
 # chains go down a neck slowly, and in the run they will be deeper.
-FEW, LOOK, LOOKS = NECK * TAIL / 4, 96, 2
+FEW, LOOK, LOOKS = NECK * min(TAILS) / 4, 96, 2
+# So few in the race's draws may be chance: the first looks are at the steps as they are.
+DOUBTFUL = NECK * max(TAILS) / 4
 # Of more than 128 chains a look has as many proposals, but no fewer draws than a chain needs to go anywhere.
 PROPOSALS, LEAST_LOOK = 128 * LOOK, 32
 # Where the shortest steps leave more than this share of the hopeless proposals, shortening was in vain.
 HELPS = 0.5
 
 
-def narrow(trail: Trail) -> bool:
-    """Whether hopeless proposals come from one tail of a coordinate: so many as make a neck of a run, or most of them.
+class Tail(NamedTuple):
+    """One hundredth of the draws.
 
-    Of most of them every chain counts once: one that is stuck makes many.
+    Attributes:
+        coordinate: its number.
+        lowest: whether it is that of the lowest draws.
+    """
+
+    coordinate: int
+    lowest: bool
+
+
+def narrow(trail: Trail) -> list[Tail]:
+    """The tails that hopeless proposals come from: so many as make a neck of a run, or most of them.
+
+    Of most of them every chain counts once, and it takes two: one that is stuck makes many.
     """
     failed = hopeless(trail.acceptance)
-    if worst_tail({"position": np.swapaxes(trail.position, 0, 1)}, failed.T):
-        return True
-    with_some = failed.any(axis=0).sum()
-    if with_some < 2:
-        return False
-    low, high = np.quantile(trail.position, (TAIL, 1.0 - TAIL), axis=(0, 1))
+    found = set(_gathered(trail, failed, tails=2 * trail.position.shape[2], chains=2))
+    worst = worst_tail({"position": np.swapaxes(trail.position, 0, 1)}, failed.T)
+    return sorted(found | ({Tail(worst[1].quantity, worst[1].lowest)} if worst else set()))
+
+
+def still_narrow(trail: Trail, tails: list[Tail]) -> bool:
+    """Whether hopeless proposals, too many of them, still come from one of these tails.
+
+    One chain is enough: what it is stuck in has been seen before.
+    """
+    failed = hopeless(trail.acceptance)
+    return bool(failed.mean() >= FEW) and not set(tails).isdisjoint(_gathered(trail, failed, len(tails), chains=1))
+
+
+def _gathered(trail: Trail, failed: np.ndarray, tails: int, chains: int) -> Iterator[Tail]:
+    """Tails from which most hopeless proposals come, of so many chains, more than by chance in any of so many tails."""
+    with_some = int(failed.any(axis=0).sum())
+    if with_some < chains:
+        return
+    low, high = np.quantile(trail.position, (TAILS[0], 1.0 - TAILS[0]), axis=(0, 1))
     at, chain = trail.position[failed], np.nonzero(failed)[1]
-    for inside, tail in ((at <= low, trail.position <= low), (at >= high, trail.position >= high)):
+    for lowest, inside, tail in (
+        (True, at <= low, trail.position <= low),
+        (False, at >= high, trail.position >= high),
+    ):
         for coordinate in np.flatnonzero(inside.mean(axis=0) >= GATHERED):
-            of_chains = np.unique(chain[inside[:, coordinate]]).size
+            there = np.unique(chain[inside[:, coordinate]]).size
             # Of few draws a tail is more than a hundredth; of a coordinate that hardly moves it may be all.
-            chance = binom.sf(of_chains - 1, with_some, tail[..., coordinate].mean())
-            if of_chains > 1 and 2 * inside.shape[1] * chance < CHANCE:
-                return True
-    return False
+            chance = binom.sf(there - 1, with_some, tail[..., coordinate].mean())
+            if there >= chains and tails * chance < CHANCE:
+                yield Tail(int(coordinate), lowest)
 
 
 class Shortened(NamedTuple):
@@ -74,10 +105,14 @@ class Shortened(NamedTuple):
     gradients: int
 
 
+def _failing(trail: Trail) -> float:
+    return float(hopeless(trail.acceptance).mean())
+
+
 def shortened(
     stages: Stages, setting: Setting, trail: Trail | None, kernel: JitteredHMC, target_accept: float, dtype: DTypeLike
 ) -> Shortened:
-    """The setting, with steps so short that hardly a proposal is hopeless, in two looks one after the other.
+    """The setting, with steps so short that two looks one after the other see no neck, or hardly a hopeless proposal.
 
     Args:
         stages: the chains.
@@ -90,21 +125,24 @@ def shortened(
     begun, first = (stages.draws, stages.gradients), setting
     resting = settling_adaptation(target_accept)
     draws = int(np.clip(PROPOSALS // stages.num_chains, LEAST_LOOK, LOOK))
-    seen = None if trail is None or not narrow(trail) else hopeless(trail.acceptance)
-    before, looks = (0.0, LOOKS) if seen is None else (float(seen.mean()), 0)
-    # So few hopeless proposals may be no more than are let pass: half of such looks would be for chance.
-    times = 1.0 if before < FEW else 2.0
+    tails = [] if trail is None else narrow(trail)
+    looks = 0 if tails else LOOKS
+    before = after = _failing(trail) if trail is not None else 0.0
+    times, seen = 1.0 if before < DOUBTFUL else 2.0, None
     while looks < LOOKS and not stages.exhausted:
         shorter = first._replace(step_size=first.step_size / times)
         steps = shorter.trajectory / shorter.step_size / (1.0 - kernel.step_jitter)
         if times > 1.0 and (steps > kernel.max_steps or times > SHORTEST):
             break
         setting = shorter
-        seen = hopeless(stages.play(kernel, resting, setting.tuning(dtype), draws, learning=False)[0].acceptance)
-        # One chain that is stuck whatever its steps are says nothing of them.
-        calm = seen.mean() < FEW or seen.any(axis=0).sum() < 2
-        looks, times = (looks + 1, times) if calm else (0, 2.0 * times)
-    if seen is not None and looks == 0 and seen.mean() > HELPS * before:
+        look = stages.play(kernel, resting, setting.tuning(dtype), draws, learning=False)[0].thinned(LOOKS * LOOK)
+        seen = look if seen is None else seen.joined(look)
+        after = _failing(seen)
+        if still_narrow(seen, tails):
+            times, seen, looks = 2.0 * times, None, 0
+        else:
+            looks += 1
+    if looks == 0 and after > HELPS * before:
         setting = first
     times = first.step_size / setting.step_size
     return Shortened(setting, times, stages.draws - begun[0], stages.gradients - begun[1])
