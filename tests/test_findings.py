@@ -168,12 +168,12 @@ def test_neck_is_found_whatever_the_tail_is_like(lowest, tail):
     assert ("lowest" if lowest else "highest") in finding.words
 
 
-@pytest.mark.parametrize("chains", [6, 40])
+@pytest.mark.parametrize("chains", [6, 12])
 def test_neck_in_a_thinner_tail_is_found_where_its_mass_is_not_known(chains):
     acceptance = np.empty((CHAINS, 400))
 
     def visit(z):
-        """So many chains go far into the tail, once, and stay; of the many each for a draw or two."""
+        """So many chains go far into the tail, once, and stay: the more they are, the better its mass is known."""
         rng = np.random.default_rng(0)
         stay = 120 // chains
         for chain, begin in zip(rng.permutation(CHAINS)[:chains], rng.integers(0, 375, chains), strict=True):
@@ -181,7 +181,7 @@ def test_neck_in_a_thinner_tail_is_found_where_its_mass_is_not_known(chains):
         acceptance[:] = in_the_tail(z, 0.35, mass=0.003)
 
     found = run(0, visit, acceptance_rate=acceptance)
-    if chains == 40:
+    if chains == 12:
         assert found == ()
         return
     (finding,) = found

@@ -210,6 +210,13 @@ def test_one_calm_look_is_not_enough(seen):
     assert stages.steps == [0.5, 0.5, 0.25, 0.25]
 
 
+def test_looks_at_the_same_steps_are_taken_together(seen):
+    """Two hopeless proposals are more than one in 6,700 of a look, and fewer of two."""
+    stages = Neck(needs=0.0, calm_before=(0,), share=2.01 / (LOOK * CHAINS))
+    assert shortened(stages, own(1.0), seen, settling_kernel(1000), 0.8, np.float32).times == 2.0
+    assert stages.steps == [0.5, 0.5]
+
+
 def test_steps_do_not_become_shorter_for_ever(seen):
     assert shortened(Neck(0.0), own(1.0), seen, settling_kernel(1000), 0.8, np.float32).times == SHORTEST
     assert shortened(Neck(0.0, most=LOOK), own(1.0), seen, settling_kernel(1000), 0.8, np.float32).times == 2.0
