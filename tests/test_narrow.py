@@ -14,7 +14,7 @@ from shoal.mesh import Placement
 from shoal.randomness import root_key
 from shoal.report.warmup import words as report_words
 from shoal.samplers.auto import Auto
-from shoal.warmup.narrow import DOUBTFUL, LEAST_LOOK, LOOK, SHORTEST, Tail, narrow, shortened, still_narrow
+from shoal.warmup.narrow import DOUBTFUL, FEW, LEAST_LOOK, LOOK, SHORTEST, Tail, narrow, shortened, still_narrow
 from shoal.warmup.phases import Phase, settling_adaptation, settling_kernel
 from shoal.warmup.race import LONGEST, MOST_DRAWS, TOLD, race
 from shoal.warmup.setting import Setting, corrected
@@ -129,6 +129,36 @@ def test_a_neck_that_was_seen_is_still_there_where_one_chain_fails_in_it(rng):
     assert not still_narrow(trail(position, alone | scattered(rng, alone.shape, 4)), seen)
 
 
+def test_one_hopeless_proposal_of_few_chains_is_not_too_many(rng):
+    position = rng.normal(size=(96, 16, 5))
+    failed = np.zeros(position.shape[:2], bool)
+    failed.flat[np.argmin(position[..., 2])] = True
+    assert failed.mean() > FEW
+    assert not still_narrow(trail(position, failed), [Tail(2, True)])
+    failed.flat[np.argsort(position[..., 2], axis=None)[1]] = True
+    assert still_narrow(trail(position, failed), [Tail(2, True)])
+
+
+def test_a_neck_of_many_coordinates_is_one(rng):
+    position = of_normal(rng, 1, draws=96) + 0.01 * of_normal(rng, 12, draws=96)
+    seen = narrow(trail(position, in_tail(position, 13)))
+    assert len(seen) == 12
+    assert still_narrow(trail(position, in_tail(position, 1, of_each=3)), seen)
+
+
+def test_three_necks_at_once_are_seen_for_as_long_as_they_are_there(rng):
+    """No tail has half of what is hopeless."""
+    position = of_normal(rng, 5, draws=96)
+    failed = np.zeros(position.shape[:2], bool)
+    for coordinate in range(3):
+        failed |= in_tail(position, 40, coordinate=coordinate)
+        position[:, 30 * coordinate : 30 * coordinate + 4, coordinate] -= 6.0
+        failed[:, 30 * coordinate : 30 * coordinate + 4] |= rng.random((96, 4)) < 0.8
+    found = narrow(trail(position, failed))
+    assert found
+    assert still_narrow(trail(position, failed), found)
+
+
 # ---------------------------------------------------------------------------------------- steps that are short enough
 
 
@@ -202,6 +232,19 @@ def test_of_few_hopeless_proposals_the_step_is_looked_at_as_it_is(barely_seen):
     stuck = Neck(needs=0.0)
     assert shortened(stuck, own(1.0), barely_seen, settling_kernel(8), 0.8, np.float32).times == 1.0
     assert stuck.steps == [1.0]
+
+
+def test_what_the_steps_themselves_do_is_what_shorter_ones_are_held_against(barely_seen):
+    """Failures fall eightfold, to more than half of what the race's few draws had."""
+
+    class Falling(Neck):
+        def play(self, kernel, adaptation, tuning, *args, **kwargs):
+            self.share = 0.002 * float(tuning.step_size)
+            return super().play(kernel, adaptation, tuning, *args, **kwargs)
+
+    stages = Falling(needs=0.0)
+    assert shortened(stages, own(1.0), barely_seen, settling_kernel(1000), 0.8, np.float32).times == SHORTEST
+    assert stages.steps == [1.0, 0.5, 0.25, 0.125]
 
 
 def test_one_calm_look_is_not_enough(seen):

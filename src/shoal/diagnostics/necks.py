@@ -29,6 +29,8 @@ HOPELESS = 0.02
 # The shares of the draws that make a tail, and of hopeless proposals in it that makes a neck of it; by how much it
 # exceeds their share of all draws, since a neck differs from the rest.
 TAILS, NECK, UNLIKE = (0.01, 0.003), 0.2, 3.0
+# A thinner tail of fewer draws is not looked at: independent ones would tell no more of its mass than `UNKNOWN`.
+ENOUGH = 100
 # In so many draws and chains at least: one stuck chain says less.
 FEWEST, FEWEST_CHAINS = 10, 3
 # A tail whose mass is known better than to this share of itself is visited often enough; a thinner tail of as many
@@ -43,7 +45,7 @@ class Neck(NamedTuple):
         shape: of the variable.
         quantity: the number of the quantity, in C order.
         lowest: whether it is the tail of the lowest draws.
-        mass: the share of the draws that it is.
+        mass: the share of the draws that it is, more than asked for where there are ties.
         share: of the proposals from there that were hopeless.
     """
 
@@ -67,7 +69,7 @@ def worst_tail(draws: Mapping[str, np.ndarray], failed: np.ndarray) -> tuple[str
         failed: which were, `[chain, draw]`.
     """
     count = np.count_nonzero(failed)
-    if count < max(FEWEST, NECK * min(TAILS) * failed.size) or failed.any(axis=1).sum() < FEWEST_CHAINS:
+    if count < max(FEWEST, NECK * min(_masses(failed.size)) * failed.size) or failed.any(axis=1).sum() < FEWEST_CHAINS:
         return None
     found = {name: neck for name in draws if (neck := _worst_of(np.asarray(draws[name]), failed))}
     name = max(found, key=lambda name: found[name].share, default=None)
@@ -78,19 +80,24 @@ def _worst_of(values: np.ndarray, failed: np.ndarray) -> Neck | None:
     worst = None
     for place, rows in blocks(values):
         for quantity in np.flatnonzero(moving(rows)):
-            for mass, lowest, tail in _tails(rows[quantity]):
+            for lowest, tail in _tails(rows[quantity]):
                 share = _share(tail, failed)
                 if share > (NECK if worst is None else worst.share) and _is_neck(tail, failed, share):
-                    worst = Neck(values.shape[2:], place.start + int(quantity), lowest, mass, share)
+                    worst = Neck(values.shape[2:], place.start + int(quantity), lowest, float(np.mean(tail)), share)
     return worst
 
 
-def _tails(row: np.ndarray) -> Iterator[tuple[float, bool, np.ndarray]]:
-    """Their masses, whether they are those of the lowest draws, and which draws are in them."""
-    lowest, highest = np.quantile(row, TAILS), np.quantile(row, 1.0 - np.array(TAILS))
-    for mass, low, high in zip(TAILS, lowest, highest, strict=True):
-        yield mass, True, row <= low
-        yield mass, False, row >= high
+def _masses(draws: int) -> list[float]:
+    """Of the tails that so many draws can tell something of."""
+    return [mass for mass in TAILS if mass == max(TAILS) or mass * draws >= ENOUGH]
+
+
+def _tails(row: np.ndarray) -> Iterator[tuple[bool, np.ndarray]]:
+    """Whether they are those of the lowest draws, and which draws are in them."""
+    masses = np.array(_masses(row.size))
+    for low, high in zip(np.quantile(row, masses), np.quantile(row, 1.0 - masses), strict=True):
+        yield True, row <= low
+        yield False, row >= high
 
 
 def _share(tail: np.ndarray, failed: np.ndarray) -> float:

@@ -56,24 +56,34 @@ def narrow(trail: Trail) -> list[Tail]:
     Of most of them every chain counts once, and it takes two: one that is stuck makes many.
     """
     failed = hopeless(trail.acceptance)
-    found = set(_gathered(trail, failed, tails=2 * trail.position.shape[2], chains=2))
+    found = set(_gathered(trail, failed))
     worst = worst_tail({"position": np.swapaxes(trail.position, 0, 1)}, failed.T)
     return sorted(found | ({Tail(worst[1].quantity, worst[1].lowest)} if worst else set()))
 
 
 def still_narrow(trail: Trail, tails: list[Tail]) -> bool:
-    """Whether hopeless proposals, too many of them, still come from one of these tails.
+    """Whether hopeless proposals, too many of them, make a neck of a run still, or most come from any of these tails.
 
-    One chain is enough: what it is stuck in has been seen before.
+    One chain is enough for that: what it is stuck in has been seen before.
     """
     failed = hopeless(trail.acceptance)
-    return bool(failed.mean() >= FEW) and not set(tails).isdisjoint(_gathered(trail, failed, len(tails), chains=1))
+    if failed.sum() < 2 or failed.mean() < FEW:
+        return False
+    if worst_tail({"position": np.swapaxes(trail.position, 0, 1)}, failed.T):
+        return True
+    inside = np.zeros(failed.shape, bool)
+    for coordinate, lowest in tails:
+        row = trail.position[..., coordinate]
+        low, high = np.quantile(row, (TAILS[0], 1.0 - TAILS[0]))
+        inside |= row <= low if lowest else row >= high
+    there, with_some = ((failed & part).any(axis=0).sum() for part in (inside, True))
+    return bool(inside[failed].mean() >= GATHERED and binom.sf(there - 1, with_some, inside.mean()) < CHANCE)
 
 
-def _gathered(trail: Trail, failed: np.ndarray, tails: int, chains: int) -> Iterator[Tail]:
-    """Tails from which most hopeless proposals come, of so many chains, more than by chance in any of so many tails."""
+def _gathered(trail: Trail, failed: np.ndarray) -> Iterator[Tail]:
+    """Tails from which most hopeless proposals come, of two chains or more, more than by chance in any tail."""
     with_some = int(failed.any(axis=0).sum())
-    if with_some < chains:
+    if with_some < 2:
         return
     low, high = np.quantile(trail.position, (TAILS[0], 1.0 - TAILS[0]), axis=(0, 1))
     at, chain = trail.position[failed], np.nonzero(failed)[1]
@@ -85,7 +95,7 @@ def _gathered(trail: Trail, failed: np.ndarray, tails: int, chains: int) -> Iter
             there = np.unique(chain[inside[:, coordinate]]).size
             # Of few draws a tail is more than a hundredth; of a coordinate that hardly moves it may be all.
             chance = binom.sf(there - 1, with_some, tail[..., coordinate].mean())
-            if there >= chains and tails * chance < CHANCE:
+            if there > 1 and 2 * inside.shape[1] * chance < CHANCE:
                 yield Tail(int(coordinate), lowest)
 
 
@@ -138,6 +148,9 @@ def shortened(
         look = stages.play(kernel, resting, setting.tuning(dtype), draws, learning=False)[0].thinned(LOOKS * LOOK)
         seen = look if seen is None else seen.joined(look)
         after = _failing(seen)
+        if times == 1.0:
+            # What is seen of the steps themselves tells more than the race, which had few draws.
+            before = max(before, after)
         if still_narrow(seen, tails):
             times, seen, looks = 2.0 * times, None, 0
         else:
