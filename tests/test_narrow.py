@@ -123,6 +123,7 @@ def test_a_neck_that_was_seen_is_still_there_where_one_chain_fails_in_it(rng):
     alone = in_tail(position, 1, of_each=3)
     assert narrow(trail(position, alone)) == []
     assert still_narrow(trail(position, alone), seen)
+    assert still_narrow(trail(position, alone), [*seen, Tail(3, False)])
     assert not still_narrow(trail(position, alone), [Tail(2, False)])
     assert not still_narrow(trail(position, alone), [Tail(1, True)])
     assert not still_narrow(trail(position, in_tail(position, 1)), seen)  # one proposal of 12,288
