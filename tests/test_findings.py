@@ -170,7 +170,7 @@ def test_neck_is_found_whatever_the_tail_is_like(lowest, tail):
 
 @pytest.mark.parametrize(("chains", "draws"), [(6, 400), (6, 200), (12, 400)])
 def test_neck_in_a_thinner_tail_is_found_where_its_mass_is_not_known(chains, draws):
-    """It is not known of few draws either, but of the best of kernels."""
+    """Of 200 draws of every chain too few are there to tell."""
     acceptance = np.empty((CHAINS, draws))
 
     def visit(z):

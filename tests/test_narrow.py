@@ -214,7 +214,7 @@ def test_steps_are_halved_until_two_looks_are_calm(seen):
 
 @pytest.fixture
 def barely_seen(rng):
-    """One proposal in 2,560 is hopeless, from one tail: as few as are let pass."""
+    """One proposal in 2,560 is hopeless, from one tail: so few that it may be chance."""
     position = of_normal(rng, 5)
     return trail(position, in_tail(position, 2))
 

@@ -14,7 +14,7 @@ import numpy as np
 from jax.typing import DTypeLike
 from scipy.stats import binom
 
-from shoal.diagnostics.necks import NECK, TAILS, hopeless, worst_tail
+from shoal.diagnostics.necks import NECK, TAILS, Neck, hopeless, worst_tail
 from shoal.kernels import JitteredHMC
 from shoal.warmup.phases import settling_adaptation
 from shoal.warmup.setting import Setting
@@ -57,8 +57,9 @@ def narrow(trail: Trail) -> list[Tail]:
     """
     failed = hopeless(trail.acceptance)
     found = set(_gathered(trail, failed))
-    worst = worst_tail({"position": np.swapaxes(trail.position, 0, 1)}, failed.T)
-    return sorted(found | ({Tail(worst[1].quantity, worst[1].lowest)} if worst else set()))
+    if worst := _neck_of_a_run(trail, failed):
+        found.add(Tail(worst.quantity, worst.lowest))
+    return sorted(found)
 
 
 def still_narrow(trail: Trail, tails: list[Tail]) -> bool:
@@ -69,7 +70,7 @@ def still_narrow(trail: Trail, tails: list[Tail]) -> bool:
     failed = hopeless(trail.acceptance)
     if failed.sum() < 2 or failed.mean() < FEW:
         return False
-    if worst_tail({"position": np.swapaxes(trail.position, 0, 1)}, failed.T):
+    if _neck_of_a_run(trail, failed):
         return True
     inside = np.zeros(failed.shape, bool)
     for coordinate, lowest in tails:
@@ -78,6 +79,12 @@ def still_narrow(trail: Trail, tails: list[Tail]) -> bool:
         inside |= row <= low if lowest else row >= high
     there, with_some = ((failed & part).any(axis=0).sum() for part in (inside, True))
     return bool(inside[failed].mean() >= GATHERED and binom.sf(there - 1, with_some, inside.mean()) < CHANCE)
+
+
+def _neck_of_a_run(trail: Trail, failed: np.ndarray) -> Neck | None:
+    """The worst tail, by the rule of the finding."""
+    worst = worst_tail({"position": np.swapaxes(trail.position, 0, 1)}, failed.T)
+    return worst[1] if worst else None
 
 
 def _gathered(trail: Trail, failed: np.ndarray) -> Iterator[Tail]:
