@@ -28,24 +28,25 @@ class Everyone(Pool):
         return jax.tree.map(lambda leaf: leaf.sum(0), contribution(tiles))
 
 
-def transition(position, gradient, error, taken=None):
+def transition(position, gradient, error, step_size=1.0):
     """One draw of chains that end here; `error` where a proposal is not finite is infinite."""
     chains = len(position)
     position, gradient = jnp.asarray(position, jnp.float32), jnp.asarray(gradient, jnp.float32)
     error = jnp.asarray(error, jnp.float32)
-    taken = jnp.isfinite(error).astype(jnp.float32) if taken is None else taken
+    taken = jnp.isfinite(error).astype(jnp.float32)
     one = jnp.ones(chains, jnp.int32)
     ensemble = Ensemble(position, -0.5 * jnp.square(position).sum(1), gradient, position)
-    info = Info(taken, error, error > 1e3, jnp.ones(chains), one, one, position, position)
+    steps = jnp.broadcast_to(jnp.asarray(step_size, jnp.float32), (chains,))
+    info = Info(taken, error, error > 1e3, steps, one, one, position, position)
     return Transition(ensemble, ensemble, info)
 
 
-def pooled(position, gradient, error, metric=None) -> Pooled:
+def pooled(position, gradient, error, metric=None, step_size=1.0) -> Pooled:
     dim = position.shape[1]
     tuning = KERNEL.tuning(dim, np.float32)
     tuning = tuning if metric is None else eqx.tree_at(lambda t: t.metric, tuning, metric)
     everyone = Everyone(jnp.arange(len(position))[None], len(position))
-    return LAPS().pooled(tuning, transition(position, gradient, error), everyone)
+    return LAPS().pooled(tuning, transition(position, gradient, error, step_size), everyone)
 
 
 # ------------------------------------------------------------------------------------------------ what it sees
@@ -68,6 +69,45 @@ def test_pooled_statistics_are_those_of_the_definitions():
     np.testing.assert_allclose(now.square, (x**2).mean(0), rtol=1e-4)
     np.testing.assert_allclose(now.size, (x.var(0) / scale**2).sum(), rtol=1e-4)
     np.testing.assert_allclose(now.taken, 299 / 300, rtol=1e-5)
+    np.testing.assert_allclose(now.typical, np.exp(np.log(np.abs(error[np.isfinite(error)])).mean()), rtol=1e-3)
+    assert now.free == 1.0
+
+
+def test_chains_with_shorter_steps_say_nothing():
+    """What is pooled is that of the others alone, whatever those are up to."""
+    rng = np.random.default_rng(0)
+    x, g, error = rng.normal(size=(300, 3)), rng.normal(size=(300, 3)), rng.normal(size=300)
+    error[7] = np.inf
+    expected = pooled(x, g, error)
+    stuck = 1e3 * rng.normal(size=(100, 3)), 1e6 * rng.normal(size=(100, 3)), np.full(100, np.inf)
+    together = [np.concatenate(parts) for parts in zip((x, g, error), stuck, strict=True)]
+    now = pooled(*together, step_size=np.where(np.arange(400) < 300, 1.0, 1e-3))
+    assert now.free == 0.75
+    for name in Pooled.__annotations__:
+        if name != "free":
+            np.testing.assert_allclose(getattr(now, name), getattr(expected, name), rtol=1e-4, err_msg=name)
+
+
+@pytest.mark.parametrize(("size", "largest"), [(0.0, 3.0), (1e-3, 3.0), (1e4, 3e6)])
+def test_an_error_far_beyond_the_typical_one_is_too_large_but_none_below_the_dimension(size, largest):
+    normal, error = np.random.default_rng(0).normal(size=(64, 3)), np.where(np.arange(64) < 32, size, -size)
+    tuning, everyone = KERNEL.tuning(3, np.float32), Everyone(jnp.arange(64)[None], 64)
+    own = transition(normal, -normal, error)
+    tuned = LAPS().update(LAPS().init(tuning), tuning, own, everyone, jnp.float32(0.0))[1]
+    np.testing.assert_allclose(tuned.largest_error, largest, rtol=1e-4)
+
+
+def test_where_most_chains_take_shorter_steps_the_step_is_too_long_and_nothing_is_learned():
+    tuning, memory = KERNEL.tuning(3, np.float32), LAPS().init(KERNEL.tuning(3, np.float32))
+    normal = np.random.default_rng(0).normal(size=(64, 3))
+    everyone = Everyone(jnp.arange(64)[None], 64)
+    for few, learns in ((31, False), (32, True)):
+        own = transition(normal, -4.0 * normal, np.zeros(64), np.where(np.arange(64) < few, 1.0, 1e-3))
+        after, tuned = LAPS().update(memory, tuning, own, everyone, jnp.float32(0.0))
+        assert (float(tuned.step_size) == pytest.approx(0.5 * float(tuning.step_size))) != learns
+        assert (float(tuned.trajectory) == float(tuning.trajectory)) != learns
+        assert (float(after.count) == 0.0) != learns
+        assert np.array_equal(tuned.metric.scale, tuning.metric.scale) != learns
 
 
 def test_size_of_the_ensemble_is_that_in_any_metric():
@@ -92,12 +132,12 @@ def test_a_wrong_mean_shows():
 # ---------------------------------------------------------------------------------------------- what it decides
 
 
-def state(bias=0.1, energy=1e-3, temperature=1.0, taken=1.0, log_density=0.0, dim=4) -> Pooled:
+def state(bias=0.1, energy=1e-3, temperature=1.0, taken=1.0, log_density=0.0, dim=4, free=1.0, typical=1.0) -> Pooled:
     number = lambda value: jnp.asarray(value, jnp.float32)
     ones = jnp.ones(dim)
     return Pooled(
-        number(taken), ones, ones, number(dim), ones, number(log_density), number(bias), number(temperature),
-        number(energy),
+        number(free), number(taken), ones, ones, number(dim), ones, number(log_density), number(bias),
+        number(temperature), number(energy), number(typical),
     )  # fmt: skip
 
 

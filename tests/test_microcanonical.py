@@ -1,5 +1,7 @@
 """Isokinetic dynamics against their differential equation; the unadjusted kernel, less biased by shorter steps."""
 
+import itertools
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -176,7 +178,8 @@ def test_refresh_of_no_and_of_endless_length(rng):
 def test_chains_set_out_along_the_gradient():
     target = Target(lambda x, data: -0.5 * jnp.sum(x * x), lambda x, data: {}, None, 3)
     ensemble = KERNEL.init(jnp.asarray([[3.0, 0.0, 4.0], [0.0, 0.0, 0.0]]), target)
-    np.testing.assert_allclose(ensemble.memory, [[-0.6, 0.0, -0.8], np.full(3, 3**-0.5)], rtol=1e-6)
+    np.testing.assert_allclose(ensemble.memory.velocity, [[-0.6, 0.0, -0.8], np.full(3, 3**-0.5)], rtol=1e-6)
+    np.testing.assert_array_equal(ensemble.memory.share, 1.0)
 
 
 def test_one_dimension_is_refused():
@@ -190,15 +193,63 @@ def test_one_dimension_is_refused():
 def test_a_chain_whose_step_is_not_finite_turns_round():
     wall = Target(lambda x, data: jnp.where(x[0] > 0.0, jnp.nan, -0.5 * jnp.sum(x * x)), lambda x, data: {}, None, 2)
     ensemble = KERNEL.init(jnp.asarray([[-0.1, 0.0], [-3.0, 1.0]]), wall)
-    tuning = KERNEL.Tuning(jnp.float32(0.5), jnp.float32(jnp.inf), Diagonal(jnp.ones(2)))
+    tuning = KERNEL.Tuning(jnp.float32(0.5), jnp.float32(jnp.inf), Diagonal(jnp.ones(2)), jnp.float32(jnp.inf))
     after, info = KERNEL.step(Stream(root_key(0), jnp.arange(2)).draw(jnp.int32(0)), ensemble, tuning, wall)
     np.testing.assert_array_equal(info.acceptance_rate, [0.0, 1.0])
     np.testing.assert_array_equal(info.diverging, [True, False])
     assert np.isinf(info.energy_error[0])
     assert np.isfinite(info.energy_error[1])
     np.testing.assert_array_equal(after.position[0], ensemble.position[0])
-    np.testing.assert_allclose(after.memory[0], -ensemble.memory[0], atol=1e-6)
+    np.testing.assert_allclose(after.memory.velocity[0], -ensemble.memory.velocity[0], atol=1e-6)
+    np.testing.assert_array_equal(after.memory.share, [0.5, 1.0])
     assert np.linalg.norm(after.position[1] - ensemble.position[1]) == pytest.approx(0.5, rel=1e-5)
+
+
+def stiff(x, data):
+    """A normal law, and far from it one so narrow that steps of 0.5 jump to and fro across it."""
+    return jnp.where(x[0] > 50.0, -0.5e4 * jnp.sum(jnp.square(x - 100.0)), -0.5 * jnp.sum(jnp.square(x)))
+
+
+STIFF = Target(stiff, lambda x, data: {}, None, 3)
+
+
+def moved(largest_error: float, draws: int = 60):
+    """What two chains, one in the narrow law, do in so many draws: ensembles after each, and what they reported."""
+    tuning = KERNEL.Tuning(jnp.float32(0.5), jnp.float32(jnp.inf), Diagonal(jnp.ones(3)), jnp.float32(largest_error))
+    ensemble = KERNEL.init(jnp.asarray([[102.0, 97.0, 101.5], [2.0, -2.0, 2.0]]), STIFF)
+    step, told = eqx.filter_jit(KERNEL.step), [(ensemble, None)]
+    for draw in range(draws):
+        ensemble, info = step(Stream(root_key(0), jnp.arange(2)).draw(jnp.int32(draw)), ensemble, tuning, STIFF)
+        told.append((ensemble, info))
+    return told
+
+
+def test_chains_whose_energy_is_far_off_take_shorter_steps_and_others_do_not():
+    told = moved(3.0)
+    steps = np.array([info.step_size for _, info in told[1:]])
+    density = np.array([ensemble.log_density for ensemble, _ in told])
+    assert steps[0, 0] == 0.5
+    assert steps[:, 0].min() < 0.1
+    assert density[0, 0] < -1e4 < -100 < density[-10:, 0].mean()
+    np.testing.assert_array_equal(steps[:, 1], 0.5)
+    free = np.array([ensemble.log_density for ensemble, _ in moved(np.inf)])
+    assert free[-10:, 0].mean() < -300  # jumps to and fro
+    np.testing.assert_array_equal(free[:, 1], density[:, 1])
+
+
+def test_how_a_chain_learns_the_length_of_its_steps():
+    """Half as long after every energy error that is too large, a fifth longer after others; at most the tuning's."""
+    told, outcomes = moved(3.0), set()
+    for (before, _), (after, info) in itertools.pairwise(told):
+        step, error = float(info.step_size[0]), float(info.energy_error[0])
+        assert step == 0.5 * float(before.memory.share[0])
+        assert np.array_equal(after.position[0], before.position[0]) == np.isinf(error)
+        most = 3.0 + 0.05 * abs(float(after.log_density[0] - before.log_density[0]))
+        assert np.isinf(error) or abs(error) <= 10.0 * most
+        share = float(before.memory.share[0]) * (1.2 if abs(error) <= most else 0.5)
+        np.testing.assert_allclose(after.memory.share[0], min(share, 1.0), rtol=1e-6)
+        outcomes.add("refused" if np.isinf(error) else "long" if abs(error) > most else "right")
+    assert outcomes == {"refused", "long", "right"}
 
 
 def gradients_asked_for(log_density):
@@ -234,7 +285,8 @@ def from_exact_draws(name: str, step: float, draws: int, chains: int = 16_384) -
     exact = EXACT[name]
     target, start = exact.target(np.float32), exact.draw(np.random.default_rng(5), chains).astype(np.float32)
     metric = Diagonal(jnp.full(target.dim, 1.0, np.float32))
-    tuning = KERNEL.Tuning(jnp.float32(step), jnp.float32(2.0 * target.dim**0.5), metric)
+    length = jnp.float32(2.0 * target.dim**0.5)
+    tuning = KERNEL.Tuning(jnp.float32(step), length, metric, jnp.float32(jnp.inf))
     placement, program = Placement.of(chains, 2048), Program(target, KERNEL)
     run = begin(program, placement, root_key(11), start, tuning)
     run, _ = advance(program, enter(program, run, placement, draws), jnp.int32(draws), placement, draws)
@@ -290,7 +342,12 @@ def learned_and_drawn(placement: Placement, chunks=(20,)):
     drawing = Program(target, KERNEL, Fixed(), {}, keep_draws)
     run, kept = advance(drawing, enter(drawing, run, placement, 8), jnp.int32(8), placement, 8)
     kept = jax.tree.map(lambda leaf: np.asarray(leaf)[:, :n], kept)
-    return kept, np.asarray(run.ensemble.memory)[:n], memory, jax.tree.map(np.asarray, run.tuning)
+    return (
+        kept,
+        jax.tree.map(lambda leaf: np.asarray(leaf)[:n], run.ensemble.memory),
+        memory,
+        jax.tree.map(np.asarray, run.tuning),
+    )
 
 
 @pytest.fixture(scope="module")
@@ -310,7 +367,8 @@ def test_chunks_change_no_draw(alone):
 def test_first_16_of_128_chains_are_the_run_of_16():
     def drawn(chains: int):
         placement, program = Placement.of(chains, 16, jax.devices()[:1]), Program(some_target(), KERNEL)
-        tuning = KERNEL.Tuning(jnp.float32(0.5), jnp.float32(3.0), Diagonal(jnp.full(6, 0.3, np.float32)))
+        metric = Diagonal(jnp.full(6, 0.3, np.float32))
+        tuning = KERNEL.Tuning(jnp.float32(0.5), jnp.float32(3.0), metric, jnp.float32(jnp.inf))
         run = begin(program, placement, root_key(3), positions(128)[:chains], tuning)
         run, _ = advance(program, enter(program, run, placement, 30), jnp.int32(30), placement, 30)
         return jax.tree.map(lambda leaf: np.asarray(leaf)[:16], run.ensemble)
@@ -325,4 +383,5 @@ def test_nothing_promotes_silently(strict, dtype):
         placement, program = Placement.of(8, 4, jax.devices()[:2]), Program(target, KERNEL, LAPS())
         run = begin(program, placement, root_key(0), positions(8, dtype), KERNEL.tuning(6, dtype))
         run, _ = advance(program, enter(program, run, placement, 4), jnp.int32(4), placement, 4)
-        assert np.asarray(run.ensemble.memory).dtype == run.tuning.step_size.dtype == dtype
+        memory = run.ensemble.memory
+        assert memory.velocity.dtype == memory.share.dtype == run.tuning.step_size.dtype == dtype

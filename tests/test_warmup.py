@@ -525,7 +525,8 @@ def test_nothing_has_settled_with_trajectories_cut_short():
 
 def test_scouts_on_their_way_take_few_steps(monkeypatch):
     """A long trajectory in a stale metric is paid for in full; all chains, with stragglers among them, need it."""
-    stays, moves = (type("Seen", (), {"shift": shift, "still": shift < 1, "price": 5.0}) for shift in (0.1, 5.0))
+    nobody = {"price": 5.0, "lost": np.zeros(4, bool)}
+    stays, moves = (type("Seen", (), {"shift": shift, "still": shift < 1} | nobody) for shift in (0.1, 5.0))
     first = Phase("burn-in", stays, setting(1.0), True, 0, 0)
 
     def caps(scouting: bool) -> list[int]:
@@ -536,7 +537,7 @@ def test_scouts_on_their_way_take_few_steps(monkeypatch):
             return next(looks), setting, len(seen) == 5
 
         monkeypatch.setattr(phases, "_stage", stage)
-        stages = type("Stages", (), {"scouting": scouting, "exhausted": False})
+        stages = type("Stages", (), {"scouting": scouting, "exhausted": False, "num_chains": 4})
         _until_still(stages, first, settling_kernel(1000), 0.8, 8, np.float32)
         return seen
 
@@ -650,7 +651,7 @@ def test_what_is_known_of_where_the_chains_are_is_not_evaluated_again():
     dim = stages.target.dim
     first = stages.play(burning, Fixed(), burning.tuning(dim, np.float32), 3)[0]
     assert stages.gradients == 16 + first.gradients.sum()
-    stages.gather(np.zeros(16, bool), np.zeros(16, bool))
+    stages.gather(np.zeros(16, bool))
     then = stages.play(settling, Fixed(), settling.tuning(dim, np.float32), 3)[0]
     assert stages.gradients == 16 + first.gradients.sum() + then.gradients.sum()
     ensemble = stages.run.ensemble
@@ -669,7 +670,7 @@ def test_chains_go_on_from_where_a_scout_of_their_start_is():
     at = np.asarray(stages.run.ensemble.position)[:16]
     behind = np.zeros(16, bool)
     behind[[0, 4, 5]] = True  # the first scout of the first start, and both of the third
-    assert stages.gather(behind, np.zeros(16, bool)) == 0
+    assert stages.gather(behind) == 0
     begun = stages.position
     assert len(begun) == 64
     np.testing.assert_array_equal(begun[0], at[0])
@@ -685,7 +686,7 @@ def test_far_chains_do_not_lead_the_metric_where_another_of_their_start_is_ahead
     stages, behind = scouting(32), np.zeros(32, bool)
     behind[[0, 4, 8, 9, 10, 11]] = True
     np.testing.assert_array_equal(np.flatnonzero(stages.spare(behind)), [0, 4])  # nobody is ahead of the third start
-    stages.gather(behind, np.zeros(32, bool))
+    stages.gather(behind)
     assert not stages.spare(np.arange(64) < 9).any()  # all that are left behind are to be waited for
 
     stages, position = scouting(32), rng.normal(size=(20, 32, 2))
@@ -703,7 +704,8 @@ def test_chains_of_lost_scouts_go_on_from_where_others_are():
     at = np.asarray(stages.run.ensemble.position)[:16]
     lost = np.zeros(16, bool)
     lost[[0, 4, 5]] = True  # the first scout of the first start, and both of the third
-    assert stages.gather(np.zeros(16, bool), lost) == 1
+    stages.give_up(lost)
+    assert stages.gather(np.zeros(16, bool)) == 1
     np.testing.assert_array_equal(stages.position[:8], np.repeat(at[1:2], 8, axis=0))
     led_by = [np.flatnonzero((at == row).all(1)).item() for row in stages.position[16:24]]
     assert set(led_by) == {1}  # what leads one other start, the first, so that they are a superchain
@@ -719,7 +721,7 @@ def trail_at(level: np.ndarray, rng: np.random.Generator) -> Trail:
 def test_scouts_are_lost_by_the_word_of_most_starts(rng):
     stages, level = scouting(32), np.zeros(32)
     level[4:16] = -100.0  # three starts of eight, four scouts each; more than an eighth is never an outlier
-    level[16] = -10.0
+    level[16] = -9.0
     seen = look(trail_at(level, rng), None, stages)
     np.testing.assert_array_equal(np.flatnonzero(seen.lost), np.arange(4, 16))
     assert not seen.behind.any()
@@ -728,9 +730,74 @@ def test_scouts_are_lost_by_the_word_of_most_starts(rng):
     trail = trail_at(level, rng)
     assert not look(trail, None, stages).lost.any()
     assert look(trail, None, stages, quorum=0.0).lost.sum() == 16
-    stages.gather(np.zeros(32, bool), np.zeros(32, bool))
+    stages.gather(np.zeros(32, bool))
     # All chains are waited for.
     assert not look(trail_at(np.repeat(level, 2), rng), None, stages, quorum=0.0).lost.any()
+
+
+def test_scouts_in_a_mode_without_mass_are_lost_by_the_word_of_two_starts(rng):
+    """Whatever the quorum; and those far below are no mode, whether they are lost or not."""
+    stages, level = scouting(32), np.full(32, -40.0)
+    level[[0, 1, 4, 5]] = 0.0  # two scouts of each of two starts
+    level[31] = -1000.0
+    trail = trail_at(level, rng)
+    minor = np.isin(np.arange(32), [0, 1, 4, 5, 31], invert=True)
+    np.testing.assert_array_equal(stages.lost(trail, 0.5), minor | (level < -900))
+    level[[4, 5]], level[[2, 3]] = -40.0, 0.0  # all four of one start
+    assert not stages.lost(trail_at(level, rng), 0.5)[:31].any()
+
+
+def test_scouts_that_are_lost_twice_are_given_up(rng, monkeypatch):
+    """And those that are in the end; nobody who comes home in between."""
+    stages, played, given_up = scouting(32), [], []
+    stray = [{5, 6}, {6}, {6, 9}, {6, 9}, {12}, set(), {20}]
+
+    def play(kernel, adaptation, tuning, draws):
+        played.append(draws)
+        lost = stray[min(len(played), len(stray)) - 1]
+        return trail_at(np.where(np.isin(np.arange(32), list(lost)), -100.0, 0.0), rng), tuning
+
+    monkeypatch.setattr(stages, "play", play)
+    monkeypatch.setattr(stages, "give_up", lambda lost: given_up.append((len(played), *np.flatnonzero(lost))))
+    before = Phase("burn-in", None, Setting.first(2)._replace(trajectory=2.0), True, 0, 0)
+    monkeypatch.setattr(phases, "STAGES", (10,) * len(stray))
+    monkeypatch.setattr(phases, "_stage", never_settled(phases._stage))
+    _until_still(stages, before, settling_kernel(1000), 0.8, 8, np.float32)
+    assert given_up == [(2, 6), (4, 6, 9), (7, 20)]
+
+
+def never_settled(stage):
+    return lambda *args: (*stage(*args)[:2], False)
+
+
+def test_a_scout_given_up_goes_on_from_another_and_leads_from_there():
+    """Before gathering, too: what is known of where it now is goes with it, and gathering counts its start."""
+    stages = scouting(16)
+    kernel = JitteredHMC()
+    tuning = kernel.tuning(stages.target.dim, np.float32)
+    stages.play(kernel, Auto().adaptation(), tuning, 3)
+    at = np.asarray(stages.run.ensemble.position)[:16]
+    lost = np.zeros(16, bool)
+    lost[[0, 4, 5]] = True
+    stages.give_up(lost)
+    assert stages.num_chains == 16
+    np.testing.assert_array_equal(stages.position[[0, 4, 5]], at[[1, 1, 1]])
+    np.testing.assert_array_equal(stages.position[~lost], at[~lost])
+    spent = stages.gradients
+    trail, _ = stages.play(kernel, Auto().adaptation(), tuning, 2)
+    assert stages.gradients == spent + trail.gradients.sum()
+    assert int(stages.run.step) == 5
+    assert len(np.unique(trail.position[0], axis=0)) == 16
+    assert stages.gather(np.zeros(16, bool)) == 1
+    # Given up and gathered at once, without a stage between.
+    stages = scouting(16)
+    stages.play(kernel, Auto().adaptation(), tuning, 3)
+    stages.give_up(lost)
+    stages.gather(np.zeros(16, bool))
+    np.testing.assert_array_equal(stages.position[:8], np.repeat(at[1:2], 8, axis=0))
+    np.testing.assert_array_equal(stages.position[8:16], np.tile(at[2:4], (4, 1)))
+    trail, _ = stages.play(kernel, Auto().adaptation(), tuning, 2)
+    assert len(np.unique(trail.position[0], axis=0)) == 64
 
 
 def test_a_mode_without_mass_costs_nothing_and_is_told(monkeypatch):

@@ -17,6 +17,10 @@ That is the law near the target. Far from it $D$ grows without limit, and energy
 where it is. So $D$ counts as at most 1, and energies are measured in the temperature of the ensemble, by equipartition
 $T = \max(1, \frac1d \sum_i V_{ii})$: $\mathrm{Var}(\Delta) / d$ is led to $T^2 F(C D)$.
 
+Chains that take shorter steps than the others, because they are where the target is stiff, say nothing of the step that
+is right for the others: all of this is of those that do not. Where these are not half of all, the step is too long. A
+chain is to take shorter ones from an energy error above $\max(d, 300\,e^{E \log |\Delta|})$ on.
+
 The scales are $(\mathrm{sd}(x_i) / \mathrm{sd}(\partial_i \log\pi))^{1/2}$, those of a Gaussian target wherever the
 ensemble is (Seyboldt, Carlson & Carpenter, 2026, arXiv:2603.18845), but within a factor of 10 of $\mathrm{sd}(x_i)$,
 so that no chain is thrown far out.
@@ -29,7 +33,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
 from shoal.adaptation.averaging import weight
-from shoal.adaptation.base import Adaptation, Tuning
+from shoal.adaptation.base import Adaptation, Tuning, select
 from shoal.dynamics.metrics import Diagonal
 from shoal.ensemble import Transition
 from shoal.mesh import Pool
@@ -42,15 +46,18 @@ FAR = 10.0
 WITHIN = 10.0
 # Rounding errors of a log density, in units in the last place: no step is short enough for an energy error below them.
 ROUNDING = 4.0
+# Energy errors below this are alike.
+LITTLE = 1e-3
 # Draws that a fluctuation needs.
 FEW = 20.0
 
 
 class Pooled(eqx.Module):
-    """What all chains say of one draw.
+    """What the chains with the step of the tuning say of one draw.
 
     Attributes:
-        taken: share of the chains whose proposal was finite.
+        free: their share of all chains.
+        taken: share of them whose proposal was finite.
         variance: of each coordinate.
         slope: variance of each derivative of the log density.
         size: sum of the variances of the whitened coordinates.
@@ -59,8 +66,10 @@ class Pooled(eqx.Module):
         bias: D.
         temperature: T.
         energy: variance of the energy error per dimension, over proposals that were finite.
+        typical: geometric mean of the energy error, over the same.
     """
 
+    free: Float[Array, ""]
     taken: Float[Array, ""]
     variance: Float[Array, " dim"]
     slope: Float[Array, " dim"]
@@ -70,16 +79,19 @@ class Pooled(eqx.Module):
     bias: Float[Array, ""]
     temperature: Float[Array, ""]
     energy: Float[Array, ""]
+    typical: Float[Array, ""]
 
 
 class LAPS(Adaptation):
-    """Sets `tuning.step_size`, `tuning.trajectory` and, where asked to, `tuning.metric`.
+    """Sets `tuning.step_size`, `tuning.trajectory`, `tuning.largest_error` and, where asked to, `tuning.metric`.
 
     Attributes:
         share: C, the share of the bias that the discretisation may have.
         length: alpha, the decoherence length in root mean squares of the whitened ensemble.
         max_change: the most that one draw changes the step size, as a factor.
         max_lost: share of non-finite proposals above which the step size is halved.
+        min_free: share of the chains with that step size below which it is halved and nothing is learned.
+        outlying: how many times the typical energy error is one with which a chain takes shorter steps.
         precondition: whether the metric is learned, a diagonal one; otherwise it is what it was.
     """
 
@@ -87,6 +99,8 @@ class LAPS(Adaptation):
     length: float = 2.0
     max_change: float = 3.0
     max_lost: float = 0.05
+    min_free: float = 0.5
+    outlying: float = 300.0
     precondition: bool = True
 
     class Memory(eqx.Module):
@@ -127,43 +141,52 @@ class LAPS(Adaptation):
         self, memory: PyTree, tuning: Tuning, tiles: Transition, pool: Pool, progress: Float[Array, ""]
     ) -> tuple[PyTree, Tuning]:
         now = self.pooled(tuning, tiles, pool)
-        memory = self.remembered(memory, now)
+        memory = select(now.free >= self.min_free, self.remembered(memory, now), memory)
         step_size = tuning.step_size * self.factor(now)
+        trajectory = jnp.where(now.free >= self.min_free, self.length * jnp.sqrt(now.size), tuning.trajectory)
         metric = Diagonal(jnp.exp(memory.log_scale)) if self.precondition else tuning.metric
-        where = lambda t: (t.step_size, t.trajectory, t.metric)
-        return memory, eqx.tree_at(where, tuning, (step_size, self.length * jnp.sqrt(now.size), metric))
+        largest_error = jnp.maximum(now.variance.shape[0] * 1.0, self.outlying * now.typical)
+        where = lambda t: (t.step_size, t.trajectory, t.metric, t.largest_error)
+        return memory, eqx.tree_at(where, tuning, (step_size, trajectory, metric, largest_error))
 
     def pooled(self, tuning: Tuning, tiles: Transition, pool: Pool) -> Pooled:
         """Centred statistics of the ensemble after the draw."""
+        free = lambda draws: (draws.info.step_size >= tuning.step_size).astype(draws.info.step_size.dtype)
 
         def places(draws: Transition) -> tuple[Array, ...]:
-            after, taken = draws.after, draws.info.acceptance_rate
+            after, of = draws.after, free(draws)
+            taken = of * draws.info.acceptance_rate
             error = jnp.where(taken > 0.0, draws.info.energy_error, 0.0)
-            return taken, error, after.log_density, after.position, after.gradient, jnp.square(after.position)
+            size = taken * jnp.log(jnp.maximum(jnp.abs(error), LITTLE))
+            position, gradient = of[..., None] * after.position, of[..., None] * after.gradient
+            return of, taken, error, size, of * after.log_density, position, gradient, position * after.position
 
-        taken, error, log_density, position, gradient, square = pool.sum(places, tiles)
-        share, tries = 1.0 / pool.count, 1.0 / jnp.maximum(taken, 1.0)
+        number, taken, error, size, log_density, position, gradient, square = pool.sum(places, tiles)
+        share, tries = 1.0 / jnp.maximum(number, 1.0), 1.0 / jnp.maximum(taken, 1.0)
         error, position, gradient = error * tries, position * share, gradient * share
 
         def centred(draws: Transition) -> tuple[Array, ...]:
-            after, info = draws.after, draws.info
+            after, of = draws.after, free(draws)
             off, steep = after.position - position[None], after.gradient - gradient[None]
-            apart = jnp.where(info.acceptance_rate > 0.0, info.energy_error - error, 0.0)
-            size = jnp.square(tuning.metric.whiten(off)).sum(-1)
-            return jnp.square(apart), size, jnp.square(off), jnp.square(steep), -off * after.gradient
+            apart = jnp.where(of * draws.info.acceptance_rate > 0.0, draws.info.energy_error - error, 0.0)
+            spread = of * jnp.square(tuning.metric.whiten(off)).sum(-1)
+            rows = jnp.square(off), jnp.square(steep), -off * after.gradient
+            return jnp.square(apart), spread, *(of[..., None] * part for part in rows)
 
-        apart, size, variance, slope, virial = pool.sum(centred, tiles)
+        apart, spread, variance, slope, virial = pool.sum(centred, tiles)
         variance, virial = variance * share, virial * share
         return Pooled(
+            free=number * (1.0 / pool.count),
             taken=taken * share,
             variance=variance,
             slope=slope * share,
-            size=size * share,
+            size=spread * share,
             square=square * share,
             log_density=log_density * share,
             bias=jnp.mean(jnp.square(1.0 - virial) + jnp.square(gradient) * variance),
             temperature=jnp.maximum(jnp.mean(virial), 1.0),
             energy=apart * tries * (1.0 / position.shape[0]),
+            typical=jnp.exp(size * tries),
         )
 
     def factor(self, now: Pooled) -> Float[Array, ""]:
@@ -174,7 +197,7 @@ class LAPS(Adaptation):
         rounded = jnp.square(ROUNDING * float(jnp.finfo(dtype).eps) * now.log_density) * (1.0 / now.variance.shape[0])
         change = (_log(jnp.maximum(wanted, rounded)) - _log(now.energy)) * (1.0 / 6.0)
         change = jnp.exp(jnp.clip(jnp.nan_to_num(change, nan=-most), -most, most))
-        return jnp.where(1.0 - now.taken > self.max_lost, 0.5, change)
+        return jnp.where((1.0 - now.taken > self.max_lost) | (now.free < self.min_free), 0.5, change)
 
     def remembered(self, memory: PyTree, now: Pooled) -> PyTree:
         """The memory one draw later."""

@@ -53,12 +53,19 @@ Phase = tuple[Float[Array, "chains dim"], PyTree, Float[Array, "chains dim"]]
 
 
 class Splitting(eqx.Module):
-    """A flow in two parts, each solved exactly, and everything that stays the same along a trajectory."""
+    """A flow in two parts, each solved exactly, and everything that stays the same along a trajectory.
+
+    Attributes:
+        target: whose gradient it follows.
+        metric: the whitening map.
+        integrator: coefficients.
+        step_size: in whitened units, of all chains, or of each where the flow says so.
+    """
 
     target: Target
     metric: Metric
     integrator: Integrator
-    step_size: Float[Array, ""]
+    step_size: Float[Array, "*chains"]
 
     @abc.abstractmethod
     def kick(self, fraction: float | Array, phase: Phase) -> Phase:

@@ -52,19 +52,19 @@ class Isokinetic(Splitting):
 
     def drift(self, fraction: float | Array, phase: Phase) -> Phase:
         position, heading, gradient = phase
-        moved = position + fraction * self.speed * self.step_size * self.metric.velocity(heading.velocity)
-        return moved, heading, gradient
+        length = of_rows(fraction * self.speed * self.step_size)
+        return position + length * self.metric.velocity(heading.velocity), heading, gradient
 
 
 def turned(
-    velocity: Float[Array, "chains dim"], force: Float[Array, "chains dim"], length: float | Float[Array, ""]
+    velocity: Float[Array, "chains dim"], force: Float[Array, "chains dim"], length: float | Float[Array, "*chains"]
 ) -> tuple[Float[Array, "chains dim"], Float[Array, " chains"]]:
     """A kick: the velocity after it, and the change of the kinetic energy.
 
     Args:
         velocity: of unit length.
         force: the whitened gradient of the log density; where it vanishes nothing changes.
-        length: of the step.
+        length: of the step, of all chains or of each.
     """
     dim = velocity.shape[-1]
     unit, norm = direction(force)
@@ -94,19 +94,24 @@ def _log_stretch(
 
 
 def refreshed(
-    velocity: Float[Array, "chains dim"], noise: Float[Array, "chains dim"], turns: Float[Array, ""]
+    velocity: Float[Array, "chains dim"], noise: Float[Array, "chains dim"], turns: Float[Array, "*chains"]
 ) -> Float[Array, "chains dim"]:
     r"""A part of the velocity forgotten: $u + \nu z$ of unit length, $\nu^2 = (e^{2 t} - 1) / d$.
 
     Args:
         velocity: of unit length.
         noise: standard normal.
-        turns: t, the length gone over the length in which the direction is forgotten.
+        turns: t, the length gone over the length in which the direction is forgotten, of all chains or of each.
     """
     # Times exp(-t), so that nothing overflows where all is forgotten.
     kept, new = jnp.exp(-turns), jnp.sqrt(-jnp.expm1(-2.0 * turns) * (1.0 / velocity.shape[-1]))
-    after, size = direction(kept * velocity + new * noise)
+    after, size = direction(of_rows(kept) * velocity + of_rows(new) * noise)
     return jnp.where((size > 0.0)[:, None], after, velocity)
+
+
+def of_rows(value: Float[Array, "*chains"]) -> Float[Array, "*column"]:
+    """What rows `[chains, dim]` can be multiplied by: a number as it is, one of each chain as a column."""
+    return value if value.ndim == 0 else value[:, None]
 
 
 def direction(vector: Float[Array, "chains dim"]) -> tuple[Float[Array, "chains dim"], Float[Array, " chains"]]:

@@ -77,7 +77,7 @@ class Auto(Staged):
         stages.foresee(burnt.setting.tuning(dtype))
         ahead = scouted(stages, burnt, kernel, self.target_accept, dtype)
         assert ahead.look is not None
-        elsewhere = stages.gather(ahead.look.behind, ahead.look.lost)
+        elsewhere = stages.gather(ahead.look.behind & ~ahead.look.lost)
         settled = settle(stages, ahead, kernel, self.target_accept, dtype)
         ended = race(stages, settled, kernel, self.target_accept, self.race_share, dtype)
         fitted = shortened(stages, ended.setting, ended.trail, kernel, self.target_accept, dtype)

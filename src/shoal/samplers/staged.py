@@ -66,9 +66,9 @@ def given_up(starts: int) -> tuple[Finding, ...]:
     if not starts:
         return ()
     words = (
-        f"From {starts} of the starts no scout had come near the bulk when scouting ended, and most others had: their "
-        "log density was so much lower that a region there would have to be many times as wide in every direction to "
-        "hold as much of the mass. The chains of these starts went on from where scouts of other starts were."
+        f"The scouts of {starts} of the starts were where next to none of the mass can be: their log density was so "
+        "much lower than that of others that a region there would have to be many times as wide in every direction to "
+        "hold as much. The chains of these starts went on from where scouts of other starts were."
     )
     remedy = "A mode that can be reached from these starts only is not in the draws; expect one only if you know of it."
     return (Finding("warmup", "starts", float(starts), words, remedy, blocking=False),)

@@ -185,7 +185,7 @@ def burn_in(stages: Stages, dim: int, dtype: DTypeLike) -> Phase:
             # The law of LAPS sees all chains: with lost ones among them its step does not let the others stand still.
             held_up = seen.lost.any() and seen.centred and seen.price < DEAR
             patience -= int(seen.still or held_up)
-            arrived = seen.price < DEAR and not stages.spare(seen.behind).any()
+            arrived = seen.price < DEAR and not (stages.spare(seen.behind) | seen.lost).any()
             if (seen.still and arrived) or patience <= 0 or stages.exhausted:
                 break
     spent = stages.draws - begun[0], stages.gradients - begun[1]
@@ -217,15 +217,23 @@ def _until_still(
     Trajectories are of up to `most_steps` steps in the first, and of up to four times as many in each after it; scouts
     begin anew with few after one in which they have moved far. Stages become longer when the chains stand still. While
     they move a metric is soon stale, and long trajectories in a stale metric are most of what a transition costs.
+
+    Scouts that are lost twice in a row, or in the end, are given up: one that is stuck shortens the steps of all.
     """
     seen, setting, number, left, patience = before.look, before.setting, 0, sum(STAGES), PATIENCE
+    lost = np.zeros(stages.num_chains, bool)
     while True:
         draws = STAGES[number]
         seen, setting, settled = _stage(stages, setting, seen, kernel, target_accept, draws, most_steps, dtype)
         most_steps = FIRST_STEPS if stages.scouting and seen.shift > MOVED else STEPS_GROW * most_steps
         left, patience = left - draws, patience - int(seen.still and seen.price >= DEAR)
         number = min(number + seen.still, len(STAGES) - 1)
-        if settled or stages.exhausted or left <= 0 or patience <= 0:
+        over = settled or stages.exhausted or left <= 0 or patience <= 0
+        given_up = seen.lost if over else seen.lost & lost
+        lost = seen.lost & ~given_up
+        if given_up.any():
+            stages.give_up(given_up)
+        if over:
             return seen, setting, settled
 
 

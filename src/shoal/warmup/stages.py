@@ -29,6 +29,7 @@ from shoal.run import (
     whereabouts,
 )
 from shoal.target import Target
+from shoal.warmup.modes import outweighed
 
 # Draws that go to the host at a time: the buffer on the device is as long, whatever the stage.
 CAPACITY = 10
@@ -40,6 +41,8 @@ FAR_BEHIND = 10.0
 # would have to be a thousand times as wide in every direction to hold as much of the mass. In few dimensions that would
 # be nothing unusual, so they count as more.
 LOST, LOST_DIMENSIONS = 7.0, 10
+# Starts that must have a scout in the upper of two modes before those in the lower, without mass, are lost.
+FEWEST_STARTS = 2
 # What the host looks at of a stage, at most: more chains or draws say little more about scales.
 MOST_NUMBERS = 2**24
 
@@ -168,7 +171,8 @@ class Stages:
         self._follows = np.arange(placement.num_chains)
         self.gradients = self.draws = 0
         self.compile_seconds = 0.0
-        self._left: Whereabouts | None = None  # by the scouts, for all to go on from
+        self._left: Whereabouts | None = None  # by chains that others now stand in for
+        self._given_up: set[int] = set()  # starts whose chains follow scouts of others
         self._made = 0  # draws that the random numbers of later ones must not repeat
         self._kernel: AnyKernel | None = None
         self._compiled: set[Hashable] = set()
@@ -200,66 +204,87 @@ class Stages:
         """Whether only the scouts move."""
         return self.placement != self._all
 
-    def gather(self, behind: np.ndarray, lost: np.ndarray) -> int:
+    def gather(self, behind: np.ndarray) -> int:
         """Go on with all chains, each from where a scout from its start is.
 
         Args:
             behind: the scouts that no other chain follows, unless all from its start are behind.
-            lost: those that are given up: not even they go on from where they are, and where all from a start are
-                lost, its chains follow the scouts of one other start.
 
         Returns:
             How many starts have chains that follow scouts of others.
         """
-        if not self.scouting:
-            return 0
-        given_up = self._starts_of_only(lost)
-        follows = self._redirected(behind, lost)
-        self.position = self.position[follows]
-        if self.run is not None:
-            self._left = Whereabouts(*(rows[follows] for rows in whereabouts(self.run, self.placement)))
-            self.position, self._made = self._left.position, int(self.run.step)
-        self.placement, self.run = self._all, None
-        self._follows = np.arange(self.num_chains)
-        return given_up
+        if self.scouting:
+            self._go_on_from(self._redirected(behind))
+            self.placement, self._follows = self._all, np.arange(self._all.num_chains)
+        return len(self._given_up)
+
+    def give_up(self, lost: np.ndarray) -> None:
+        """Go on without lost scouts: each from where another of its start is.
+
+        Where all from a start are lost, they and all that follow them go on from where scouts of one other start are.
+        """
+        leading = [scouts[~lost[scouts]] for scouts in self._scouts()]
+        others = itertools.cycle([ahead for ahead in leading if ahead.size])
+        rows = np.arange(self.num_chains)
+        for number, (scouts, ahead) in enumerate(zip(self._scouts(), leading, strict=True)):
+            if not ahead.size:
+                self._given_up.add(number)
+            given_up = scouts[lost[scouts]]
+            rows[given_up] = np.resize(ahead if ahead.size else next(others), given_up.size)
+        self._go_on_from(rows)
 
     def lost(self, trail: Trail, quorum: float) -> np.ndarray:
-        """The scouts that are lost, if more than this share of the starts has another; else nobody is."""
-        lost = trail.lost
-        told = self.scouting and not self._chosen and 1.0 - self._starts_of_only(lost) / len(self._starts) > quorum
-        return lost if told else np.zeros_like(lost)
+        """The scouts that are lost.
 
-    def _starts_of_only(self, scouts: np.ndarray) -> int:
-        """How many starts have no scouts but these."""
-        return sum(bool(scouts[self._follows[group]].all()) for group in self._starts)
+        Those far below, if more than this share of the starts has another; and those in a mode without mass, if a few
+        starts have one in the mode that outweighs it.
+        """
+        lost = np.zeros(self.num_chains, bool)
+        if not self.scouting or self._chosen:
+            return lost
+        far, minor = trail.lost, lost.copy()
+        near = np.flatnonzero(~far)
+        minor[near] = outweighed(trail.position[:, near], trail.log_density[:, near])
+        if self._starts_with_others(far) > quorum * len(self._starts):
+            lost |= far
+        if self._starts_with_others(far | minor) >= FEWEST_STARTS:
+            lost |= minor
+        return lost
+
+    def _scouts(self) -> list[np.ndarray]:
+        """Of every start."""
+        return [np.unique(self._follows[group]) for group in self._starts]
+
+    def _starts_with_others(self, some: np.ndarray) -> int:
+        """How many starts have scouts besides these."""
+        return sum(not some[scouts].all() for scouts in self._scouts())
 
     def spare(self, behind: np.ndarray) -> np.ndarray:
         """Of the scouts behind, those from whose start another is not: they lead nobody, and no metric is for them."""
         spare = np.zeros_like(behind)
-        for group in self._starts if self.scouting else ():
-            chains = np.unique(self._follows[group])
-            spare[chains] = behind[chains] & ~behind[chains].all()
+        for scouts in self._scouts() if self.scouting else ():
+            spare[scouts] = behind[scouts] & ~behind[scouts].all()
         return spare
 
-    def _redirected(self, behind: np.ndarray, lost: np.ndarray) -> np.ndarray:
+    def _redirected(self, behind: np.ndarray) -> np.ndarray:
+        """The scout that each chain goes on from."""
         follows = self._follows.copy()
-        leading = [self._leading(group, behind, lost) for group in self._starts]
-        # One other start each, in turn: the chains of a superchain still have one start in common.
-        others = itertools.cycle([scouts for scouts in leading if scouts.size])
-        for group, ahead in zip(self._starts, leading, strict=True):
-            if not ahead.size:
-                follows[group] = np.resize(next(others), group.size)
-                continue
-            for scout in np.setdiff1d(self._follows[group], ahead):
-                redirected = group[self._follows[group] == scout][0 if lost[scout] else 1 :]
+        for group, scouts in zip(self._starts, self._scouts(), strict=True):
+            ahead = scouts[~behind[scouts]]
+            for scout in scouts[behind[scouts]] if ahead.size else ():
+                redirected = group[self._follows[group] == scout][1:]
                 follows[redirected] = np.resize(ahead, redirected.size)
         return follows
 
-    def _leading(self, group: np.ndarray, behind: np.ndarray, lost: np.ndarray) -> np.ndarray:
-        """The scouts of a start that others follow: those not behind, or else not lost."""
-        scouts = np.unique(self._follows[group])
-        ahead = scouts[~(behind | lost)[scouts]]
-        return ahead if ahead.size else scouts[~lost[scouts]]
+    def _go_on_from(self, rows: np.ndarray) -> None:
+        """Begin anew, every chain from where one of those that moved is."""
+        self.position = self.position[rows]
+        if self.run is not None:
+            self._left, self._made = whereabouts(self.run, self.placement), int(self.run.step)
+        if self._left is not None:
+            self._left = Whereabouts(*(part[rows] for part in self._left))
+            self.position = self._left.position
+        self.run = None
 
     def prepare(self, kernel: AnyKernel, adaptation: Adaptation, tuning: Any) -> None:
         """Begin to compile stages of a kernel that remembers nothing, for the chains that move now and for all."""
