@@ -201,8 +201,18 @@ def test_a_chain_whose_step_is_not_finite_turns_round():
     assert np.isfinite(info.energy_error[1])
     np.testing.assert_array_equal(after.position[0], ensemble.position[0])
     np.testing.assert_allclose(after.memory.velocity[0], -ensemble.memory.velocity[0], atol=1e-6)
-    np.testing.assert_array_equal(after.memory.share, [0.5, 1.0])
+    np.testing.assert_array_equal(after.memory.share, 1.0)  # without a bound all have one step
     assert np.linalg.norm(after.position[1] - ensemble.position[1]) == pytest.approx(0.5, rel=1e-5)
+
+
+@pytest.mark.parametrize("beyond", [jnp.nan, -jnp.inf])
+def test_a_chain_at_a_wall_takes_shorter_steps_where_errors_are_bounded(beyond):
+    wall = Target(lambda x, data: jnp.where(x[0] > 0.0, beyond, -0.5 * jnp.sum(x * x)), lambda x, data: {}, None, 2)
+    ensemble = KERNEL.init(jnp.asarray([[-0.1, 0.0], [-3.0, 1.0]]), wall)
+    tuning = KERNEL.Tuning(jnp.float32(0.5), jnp.float32(jnp.inf), Diagonal(jnp.ones(2)), jnp.float32(2.0))
+    after, info = KERNEL.step(Stream(root_key(0), jnp.arange(2)).draw(jnp.int32(0)), ensemble, tuning, wall)
+    np.testing.assert_array_equal(info.acceptance_rate, [0.0, 1.0])
+    np.testing.assert_array_equal(after.memory.share, [0.5, 1.0])
 
 
 def stiff(x, data):

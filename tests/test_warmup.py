@@ -704,8 +704,8 @@ def test_chains_of_lost_scouts_go_on_from_where_others_are():
     at = np.asarray(stages.run.ensemble.position)[:16]
     lost = np.zeros(16, bool)
     lost[[0, 4, 5]] = True  # the first scout of the first start, and both of the third
-    stages.give_up(lost)
-    assert stages.gather(np.zeros(16, bool)) == 1
+    stages.give_up(lost, lost)
+    assert stages.gather(np.zeros(16, bool)) == 2
     np.testing.assert_array_equal(stages.position[:8], np.repeat(at[1:2], 8, axis=0))
     led_by = [np.flatnonzero((at == row).all(1)).item() for row in stages.position[16:24]]
     assert set(led_by) == {1}  # what leads one other start, the first, so that they are a superchain
@@ -743,7 +743,7 @@ def test_scouts_in_a_mode_without_mass_are_lost_by_the_word_of_two_starts(rng):
     trail = trail_at(level, rng)
     minor = np.isin(np.arange(32), [0, 1, 4, 5, 31], invert=True)
     np.testing.assert_array_equal(stages.lost(trail, 0.5), minor | (level < -900))
-    level[[4, 5]], level[[2, 3]] = -40.0, 0.0  # all four of one start
+    level[[4, 5]], level[[2, 3]] = -40.0, 0.0  # all four are of one start
     assert not stages.lost(trail_at(level, rng), 0.5)[:31].any()
 
 
@@ -758,7 +758,7 @@ def test_scouts_that_are_lost_twice_are_given_up(rng, monkeypatch):
         return trail_at(np.where(np.isin(np.arange(32), list(lost)), -100.0, 0.0), rng), tuning
 
     monkeypatch.setattr(stages, "play", play)
-    monkeypatch.setattr(stages, "give_up", lambda lost: given_up.append((len(played), *np.flatnonzero(lost))))
+    monkeypatch.setattr(stages, "give_up", lambda lost, astray: given_up.append((len(played), *np.flatnonzero(lost))))
     before = Phase("burn-in", None, Setting.first(2)._replace(trajectory=2.0), True, 0, 0)
     monkeypatch.setattr(phases, "STAGES", (10,) * len(stray))
     monkeypatch.setattr(phases, "_stage", never_settled(phases._stage))
@@ -779,7 +779,8 @@ def test_a_scout_given_up_goes_on_from_another_and_leads_from_there():
     at = np.asarray(stages.run.ensemble.position)[:16]
     lost = np.zeros(16, bool)
     lost[[0, 4, 5]] = True
-    stages.give_up(lost)
+    behind = np.isin(np.arange(16), [3])  # leads its own start, where its neighbour is not lost, no more
+    stages.give_up(lost, lost | behind)
     assert stages.num_chains == 16
     np.testing.assert_array_equal(stages.position[[0, 4, 5]], at[[1, 1, 1]])
     np.testing.assert_array_equal(stages.position[~lost], at[~lost])
@@ -788,16 +789,29 @@ def test_a_scout_given_up_goes_on_from_another_and_leads_from_there():
     assert stages.gradients == spent + trail.gradients.sum()
     assert int(stages.run.step) == 5
     assert len(np.unique(trail.position[0], axis=0)) == 16
-    assert stages.gather(np.zeros(16, bool)) == 1
+    assert stages.gather(np.zeros(16, bool)) == 2
     # Given up and gathered at once, without a stage between.
     stages = scouting(16)
     stages.play(kernel, Auto().adaptation(), tuning, 3)
-    stages.give_up(lost)
+    stages.give_up(lost, lost)
     stages.gather(np.zeros(16, bool))
     np.testing.assert_array_equal(stages.position[:8], np.repeat(at[1:2], 8, axis=0))
     np.testing.assert_array_equal(stages.position[8:16], np.tile(at[2:4], (4, 1)))
     trail, _ = stages.play(kernel, Auto().adaptation(), tuning, 2)
     assert len(np.unique(trail.position[0], axis=0)) == 64
+
+
+def test_nobody_is_sent_to_a_scout_that_is_behind_or_lost_itself():
+    """But where its start has no other that is not lost."""
+    kernel, lost, astray = JitteredHMC(), np.zeros(32, bool), np.zeros(32, bool)
+    stages = scouting(32)
+    stages.play(kernel, Auto().adaptation(), kernel.tuning(stages.target.dim, np.float32), 2)
+    at = np.asarray(stages.run.ensemble.position)[:32]
+    lost[[0, 4, 5, 6]] = True
+    astray[[1, 7]] = True
+    stages.give_up(lost, lost | astray)
+    np.testing.assert_array_equal(stages.position[0], at[2])
+    np.testing.assert_array_equal(stages.position[4:7], np.repeat(at[7:8], 3, axis=0))
 
 
 def test_a_mode_without_mass_costs_nothing_and_is_told(monkeypatch):

@@ -110,7 +110,8 @@ class Microcanonical(Kernel[MicrocanonicalTuning]):
         turned_round = eqx.tree_at(lambda e: e.memory, ensemble, -ensemble.memory.velocity)
         after, taken, error = unadjusted(turned_round, moved, error)
         velocity = refreshed(after.memory, keys.normal(REFRESH, dim, dtype), length * (1.0 / tuning.trajectory))
-        change = jnp.where(jnp.abs(error) <= most, LONGER, SHORTER).astype(dtype)
+        too_long = jnp.isfinite(tuning.largest_error) & ~(jnp.isfinite(error) & (jnp.abs(error) <= most))
+        change = jnp.where(too_long, SHORTER, LONGER).astype(dtype)
         share = jnp.minimum(change * ensemble.memory.share, 1.0)
         info = told(Proposal(moved, end.velocity, error), taken, error, flow, jnp.asarray(1, jnp.int32))
         return eqx.tree_at(lambda e: e.memory, after, Moving(velocity, share)), info

@@ -62,13 +62,13 @@ def unsettled(phase: Phase) -> tuple[Finding, ...]:
 
 
 def given_up(starts: int) -> tuple[Finding, ...]:
-    """What to say of starts whose chains follow scouts of others."""
+    """What to say of starts from which scouts were given up."""
     if not starts:
         return ()
     words = (
-        f"The scouts of {starts} of the starts were where next to none of the mass can be: their log density was so "
-        "much lower than that of others that a region there would have to be many times as wide in every direction to "
-        "hold as much. The chains of these starts went on from where scouts of other starts were."
+        f"Scouts from {starts} of the starts were where next to none of the mass can be: their log density was so much "
+        "lower than that of others that a region there would have to be many times as wide in every direction to hold "
+        "as much. They went on from where others were, of their own start or else of another."
     )
     remedy = "A mode that can be reached from these starts only is not in the draws; expect one only if you know of it."
     return (Finding("warmup", "starts", float(starts), words, remedy, blocking=False),)

@@ -47,8 +47,8 @@ STRAGGLERS = 0.007
 # A metric that is dearer is a wrong one as a rule, learned from chains that are still on their way. It has not settled;
 # but no more stages than these are waited for while all else stands still.
 DEAR, PATIENCE = 100.0, 4
-# The share of the starts that must have a scout in the bulk before lost ones are given up: a minority does not say
-# where the mass is, and nested R-hat could not say that it was wrong. Burn-in gives nobody up: there the best
+# The share of the starts that must have a scout in the bulk before those far below are given up: a minority does not
+# say where the mass is, and nested R-hat could not say that it was wrong. Burn-in gives nobody up: there the best
 # quarter leads the metric, however few its starts are.
 QUORUM = 0.5
 # A price that is this many times that of the stage before, of all chains and of scouts, still rises: chains that leave
@@ -182,7 +182,7 @@ def burn_in(stages: Stages, dim: int, dtype: DTypeLike) -> Phase:
             whitening = seen.choice.whitening
             tuning = eqx.tree_at(lambda t: t.step_size, tuning, jnp.asarray(step, dtype))
             tuning = _with_metric(tuning, whitening, dtype)
-            # The law of LAPS sees all chains: with lost ones among them its step does not let the others stand still.
+            # With lost ones whose steps are as long as the others', the law of LAPS does not let these stand still.
             held_up = seen.lost.any() and seen.centred and seen.price < DEAR
             patience -= int(seen.still or held_up)
             arrived = seen.price < DEAR and not (stages.spare(seen.behind) | seen.lost).any()
@@ -232,7 +232,7 @@ def _until_still(
         given_up = seen.lost if over else seen.lost & lost
         lost = seen.lost & ~given_up
         if given_up.any():
-            stages.give_up(given_up)
+            stages.give_up(given_up, seen.lost | seen.behind)
         if over:
             return seen, setting, settled
 

@@ -172,7 +172,7 @@ class Stages:
         self.gradients = self.draws = 0
         self.compile_seconds = 0.0
         self._left: Whereabouts | None = None  # by chains that others now stand in for
-        self._given_up: set[int] = set()  # starts whose chains follow scouts of others
+        self._given_up: set[int] = set()  # starts from which some scout was
         self._made = 0  # draws that the random numbers of later ones must not repeat
         self._kernel: AnyKernel | None = None
         self._compiled: set[Hashable] = set()
@@ -211,26 +211,30 @@ class Stages:
             behind: the scouts that no other chain follows, unless all from its start are behind.
 
         Returns:
-            How many starts have chains that follow scouts of others.
+            From how many starts scouts were given up.
         """
         if self.scouting:
             self._go_on_from(self._redirected(behind))
             self.placement, self._follows = self._all, np.arange(self._all.num_chains)
         return len(self._given_up)
 
-    def give_up(self, lost: np.ndarray) -> None:
+    def give_up(self, lost: np.ndarray, astray: np.ndarray) -> None:
         """Go on without lost scouts: each from where another of its start is.
 
         Where all from a start are lost, they and all that follow them go on from where scouts of one other start are.
+
+        Args:
+            lost: who is given up.
+            astray: whom nobody follows then: those that are lost or behind, where their start has another.
         """
-        leading = [scouts[~lost[scouts]] for scouts in self._scouts()]
+        leading = [_those_of(scouts, ~(lost | astray), ~lost) for scouts in self._scouts()]
         others = itertools.cycle([ahead for ahead in leading if ahead.size])
         rows = np.arange(self.num_chains)
         for number, (scouts, ahead) in enumerate(zip(self._scouts(), leading, strict=True)):
-            if not ahead.size:
-                self._given_up.add(number)
             given_up = scouts[lost[scouts]]
-            rows[given_up] = np.resize(ahead if ahead.size else next(others), given_up.size)
+            if given_up.size:
+                self._given_up.add(number)
+                rows[given_up] = np.resize(ahead if ahead.size else next(others), given_up.size)
         self._go_on_from(rows)
 
     def lost(self, trail: Trail, quorum: float) -> np.ndarray:
@@ -244,7 +248,7 @@ class Stages:
             return lost
         far, minor = trail.lost, lost.copy()
         near = np.flatnonzero(~far)
-        minor[near] = outweighed(trail.position[:, near], trail.log_density[:, near])
+        minor[near] = outweighed(*(part[:, near] for part in (trail.position, trail.gradient, trail.log_density)))
         if self._starts_with_others(far) > quorum * len(self._starts):
             lost |= far
         if self._starts_with_others(far | minor) >= FEWEST_STARTS:
@@ -377,6 +381,11 @@ class Stages:
         self._compiled.add(key)
         if new:
             self.compile_seconds += time.perf_counter() - began
+
+
+def _those_of(scouts: np.ndarray, best: np.ndarray, good: np.ndarray) -> np.ndarray:
+    """The best of some scouts, or where there are none among them, the good ones."""
+    return scouts[best[scouts]] if best[scouts].any() else scouts[good[scouts]]
 
 
 def together(position: np.ndarray) -> list[np.ndarray]:
