@@ -28,8 +28,9 @@ from shoal.warmup.pace import Pace, efficiency, pace
 from shoal.warmup.phases import Phase, _smoother, _until_still, look, settling_kernel
 from shoal.warmup.race import resemblance_ess, worst_ess
 from shoal.warmup.reach import MOST, RISING, SLOW, STEEP, Growth, _slowest, growth
+from shoal.warmup.scouts import leaders, together
 from shoal.warmup.setting import Setting, corrected
-from shoal.warmup.stages import Stages, Trail, leaders, together
+from shoal.warmup.stages import Stages, Trail
 from shoal.warmup.whitening import choose, families, largest_eigenvalue, rank_of, simplest, unit
 
 DIM = 6
@@ -468,13 +469,13 @@ def banana():
 
 
 def test_auto_samples_with_the_reach_that_it_tells(banana):
-    result = banana(seed=2)
+    """With another seed steps may be short enough as they are; here whole steps of longer trajectories were too long."""
+    result = banana(seed=5)
     winner, reach = next(entry for entry in result.warmup["race"] if entry["won"]), result.warmup["reach"]
     assert 1.2 < reach <= MOST
     assert float(result.tuning["trajectory"]) == pytest.approx(reach * winner["trajectory"])
-    assert (
-        float(result.tuning["step_size"]) < 0.99 * winner["step_size"]
-    )  # whole steps of longer trajectories are longer
+    assert result.warmup["steps_shorter"] == 1.0
+    assert float(result.tuning["step_size"]) < 0.99 * winner["step_size"]
     assert f"{reach:.2g} times as long" in report_words(result.warmup)
     assert "times as long" not in report_words(result.warmup | {"reach": 1.0})
 
@@ -493,10 +494,11 @@ def test_no_reach_from_draws_of_another_setting(banana, monkeypatch):
 
 
 def test_patience_with_a_dear_metric_ends(monkeypatch):
-    dear, moves = (type("Seen", (), {"shift": 0.0, "still": still, "price": 1e4}) for still in (True, False))
+    nobody = {"shift": 0.0, "price": 1e4, "lost": np.zeros(4, bool)}
+    dear, moves = (type("Seen", (), {"still": still} | nobody) for still in (True, False))
     looks = iter([dear, moves, dear, dear, moves, dear, dear])
     monkeypatch.setattr(phases, "_stage", lambda stages, setting, *rest: (next(looks), setting, False))
-    stages = type("Stages", (), {"scouting": False, "exhausted": False})
+    stages = type("Stages", (), {"scouting": False, "exhausted": False, "num_chains": 4})
     seen, _, settled = _until_still(
         stages, Phase("burn-in", dear, setting(1.0), True, 0, 0), settling_kernel(1000), 0.8, 8, np.float32
     )

@@ -30,6 +30,7 @@ from shoal.run import (
 )
 from shoal.target import Target
 from shoal.warmup.modes import outweighed
+from shoal.warmup.scouts import leaders, those_of, together
 
 # Draws that go to the host at a time: the buffer on the device is as long, whatever the stage.
 CAPACITY = 10
@@ -227,7 +228,7 @@ class Stages:
             lost: who is given up.
             astray: whom nobody follows then: those that are lost or behind, where their start has another.
         """
-        leading = [_those_of(scouts, ~(lost | astray), ~lost) for scouts in self._scouts()]
+        leading = [those_of(scouts, ~(lost | astray), ~lost) for scouts in self._scouts()]
         others = itertools.cycle([ahead for ahead in leading if ahead.size])
         rows = np.arange(self.num_chains)
         for number, (scouts, ahead) in enumerate(zip(self._scouts(), leading, strict=True)):
@@ -381,30 +382,3 @@ class Stages:
         self._compiled.add(key)
         if new:
             self.compile_seconds += time.perf_counter() - began
-
-
-def _those_of(scouts: np.ndarray, best: np.ndarray, good: np.ndarray) -> np.ndarray:
-    """The best of some scouts, or where there are none among them, the good ones."""
-    return scouts[best[scouts]] if best[scouts].any() else scouts[good[scouts]]
-
-
-def together(position: np.ndarray) -> list[np.ndarray]:
-    """The numbers of the chains with each start; `position` is `[chains, dim]`, with equal rows for one start."""
-    starts: dict[bytes, list[int]] = {}
-    for number, row in enumerate(np.ascontiguousarray(position)):
-        starts.setdefault(row.tobytes(), []).append(number)
-    return [np.array(numbers) for numbers in starts.values()]
-
-
-def leaders(starts: list[np.ndarray], num_scouts: int) -> np.ndarray:
-    """The chain that each chain follows, itself for a scout: of chains with one start, the first few in turn.
-
-    Args:
-        starts: as from `together`.
-        num_scouts: of all starts; more where they are not a multiple of the number of starts.
-    """
-    of_each = -(-num_scouts // len(starts))
-    follows = np.empty(sum(map(len, starts)), int)
-    for members in starts:
-        follows[members] = members[np.arange(len(members)) % of_each]
-    return follows
