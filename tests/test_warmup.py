@@ -469,7 +469,7 @@ def banana():
 
 
 def test_auto_samples_with_the_reach_that_it_tells(banana):
-    """With another seed steps may be short enough as they are; here whole steps of longer trajectories were too long."""
+    """With other seeds steps may be short enough as they are; whole steps of longer trajectories were too long here."""
     result = banana(seed=5)
     winner, reach = next(entry for entry in result.warmup["race"] if entry["won"]), result.warmup["reach"]
     assert 1.2 < reach <= MOST
