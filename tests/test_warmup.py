@@ -816,6 +816,15 @@ def test_nobody_is_sent_to_a_scout_that_is_behind_or_lost_itself():
     np.testing.assert_array_equal(stages.position[4:7], np.repeat(at[7:8], 3, axis=0))
 
 
+def test_starts_of_lost_scouts_are_spread_over_the_others():
+    """One other start each, in turn: two that are lost do not become one superchain."""
+    stages, kernel = scouting(32), JitteredHMC()
+    stages.play(kernel, Auto().adaptation(), kernel.tuning(stages.target.dim, np.float32), 2)
+    at, lost = np.asarray(stages.run.ensemble.position)[:32], np.arange(32) < 8
+    stages.give_up(lost, lost)
+    np.testing.assert_array_equal(stages.position[:8], at[8:16])
+
+
 def test_a_mode_without_mass_costs_nothing_and_is_told(monkeypatch):
     def log_density(p):
         far = -0.5 * jnp.square(p["x"] - 30.0).sum() - 400.0
