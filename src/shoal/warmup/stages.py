@@ -226,9 +226,9 @@ class Stages:
 
         Args:
             lost: who is given up.
-            astray: whom nobody follows then: those that are lost or behind, where their start has another.
+            astray: they and all others that are lost or behind: nobody follows them where their start has another.
         """
-        leading = [those_of(scouts, ~(lost | astray), ~lost) for scouts in self._scouts()]
+        leading = [those_of(scouts, ~astray, ~lost) for scouts in self._scouts()]
         others = itertools.cycle([ahead for ahead in leading if ahead.size])
         rows = np.arange(self.num_chains)
         for number, (scouts, ahead) in enumerate(zip(self._scouts(), leading, strict=True)):
