@@ -9,10 +9,11 @@ import shoal
 from shoal.adaptation import During, StepSize
 from shoal.adaptation.averaging import weight
 from shoal.mesh import Placement
+from shoal.paths import by_path
 from shoal.program import Program
 from shoal.randomness import root_key
 from shoal.run import advance, begin, enter, frozen
-from shoal.samplers.arrays import tuning_from_arrays, tuning_to_arrays
+from shoal.samplers.arrays import tuning_from_arrays
 from shoal.target import Target
 
 DIM, CHAINS = 10, 64
@@ -103,7 +104,7 @@ def test_averages_forget_their_beginning():
 
 def test_tuning_travels_through_arrays():
     like = shoal.ChEES().tuning(DIM, np.float32)
-    arrays = tuning_to_arrays(like)
+    arrays = by_path(like)
     coefficients = {"integrator.kicks.0", "integrator.kicks.1", "integrator.drifts.0"}
     assert set(arrays) == {"step_size", "trajectory", "shortest", "metric.scale", *coefficients}
     assert eqx.tree_equal(tuning_from_arrays(arrays, like), like)

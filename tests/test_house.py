@@ -17,7 +17,7 @@ LONGEST_FILE = 400
 
 # From the bottom up: a room imports from the rooms above it in this list and from its own, never from below.
 LAYERS = [
-    ["extras", "cores"],
+    ["extras", "cores", "paths", "stopping"],
     ["target"],
     ["compiling"],
     ["models"],
@@ -38,8 +38,12 @@ LAYERS = [
     ["samplers"],
     ["results"],
     ["starts"],
+    ["durable"],
     ["progress"],
     ["request"],
+    ["session"],
+    ["warming"],
+    ["drawing"],
     ["sampling"],
     ["doctor"],
     ["report"],
@@ -138,7 +142,7 @@ def test_public_names():
     assert sorted(shoal.__all__) == [
         "Auto", "ChEES", "Finding", "HMC", "MAMS", "MEADS", "Model", "NUTS", "Parameter", "Result", "cholesky_corr",
         "examples", "from_blackjax", "from_numpyro", "interval", "load", "ordered", "param", "positive", "real",
-        "sample", "simplex", "unit_interval",
+        "resume", "sample", "simplex", "unit_interval",
     ]  # fmt: skip
     for name in shoal.__all__:
         assert getattr(shoal, name) is not None

@@ -11,10 +11,11 @@ from shoal.dynamics.metrics import Diagonal
 from shoal.kernels import JitteredHMC
 from shoal.kernels.hmc import kinetic
 from shoal.mesh import Placement
+from shoal.paths import by_path
 from shoal.program import Program
 from shoal.randomness import root_key
 from shoal.run import advance, begin, enter
-from shoal.samplers.arrays import tuning_from_arrays, tuning_to_arrays
+from shoal.samplers.arrays import tuning_from_arrays
 from shoal.target import Target
 
 INTEGRATORS = {"leapfrog": LEAPFROG, "two leapfrogs": TWO_LEAPFROGS, "McLachlan": MCLACHLAN, "Omelyan": OMELYAN}
@@ -149,4 +150,4 @@ def test_one_program_serves_every_splitting_of_as_many_stages(compile_counter):
 def test_a_tuning_with_negative_coefficients_travels_through_arrays():
     """Splittings of order above 2 must go backwards somewhere (Sheng, 1989)."""
     like = JitteredHMC(integrator=OMELYAN).tuning(2, np.float64)
-    assert eqx.tree_equal(tuning_from_arrays(tuning_to_arrays(like), like), like)
+    assert eqx.tree_equal(tuning_from_arrays(by_path(like), like), like)

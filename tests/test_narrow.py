@@ -18,7 +18,8 @@ from shoal.warmup.narrow import DOUBTFUL, FEW, LEAST_LOOK, LOOK, SHORTEST, Tail,
 from shoal.warmup.phases import Phase, settling_adaptation, settling_kernel
 from shoal.warmup.race import LONGEST, MOST_DRAWS, TOLD, race
 from shoal.warmup.setting import Setting, corrected
-from shoal.warmup.stages import Stages, Trail
+from shoal.warmup.stages import Stages
+from shoal.warmup.trail import Trail
 from shoal.warmup.whitening import unit
 from simulated import ar1
 
@@ -392,7 +393,7 @@ def test_the_first_candidate_is_looked_at_until_it_is_told():
 
 def test_looks_at_many_coordinates_are_of_the_same_chains(monkeypatch):
     """As few as fit for the longest trail."""
-    monkeypatch.setattr("shoal.warmup.stages.MOST_NUMBERS", LONGEST * 2 * 50)
+    monkeypatch.setattr("shoal.warmup.trail.MOST_NUMBERS", LONGEST * 2 * 50)
     ended = raced(Slow(0.99, 0))
     assert ended.trail.position.shape == (154, 50, 2)
 

@@ -13,6 +13,7 @@ import pytest
 import shoal
 from numpyro_models import documented, names
 from shoal.report import write
+from shoal.results.archive import write_archive
 from shoal.results.zarr_draws import ZarrDraws
 from shoal.samplers.auto import Auto
 from shoal.warmup.stages import Stages
@@ -266,14 +267,14 @@ def test_a_failure_keeps_the_draws(whole, after_five, error, words, remedy):
 
 
 def test_a_chunk_that_cannot_be_kept_is_said_to_be_lost(whole, monkeypatch, after_five):
-    after_five(lambda: monkeypatch.setattr("shoal.sampling.MemoryDraws.append", lambda *_: fail_with(MemoryError())))
+    after_five(lambda: monkeypatch.setattr("shoal.drawing.MemoryDraws.append", lambda *_: fail_with(MemoryError())))
     failed = shoal.sample(regression(), **LONG)
     assert "could not be kept, 1 draw of each chain, is lost." in failures(failed)[0].words
     same_beginning(failed, whole)
 
 
 def test_a_failure_before_the_first_draw_is_an_error(monkeypatch):
-    monkeypatch.setattr("shoal.sampling.MemoryDraws.append", lambda *_: fail_with(MemoryError("no room")))
+    monkeypatch.setattr("shoal.drawing.MemoryDraws.append", lambda *_: fail_with(MemoryError("no room")))
     with pytest.raises(MemoryError, match="no room"):
         shoal.sample(regression(), **FEW)
 
@@ -289,6 +290,12 @@ def disk(monkeypatch):
             raise refusals.pop()
         return await write(store, key, value, *rest)
 
+    def archived_or_refused(*archive):
+        if refusals:
+            raise refusals.pop()
+        write_archive(*archive)
+
+    monkeypatch.setattr("shoal.results.journal.write_archive", archived_or_refused)
     monkeypatch.setattr(zarr.storage.LocalStore, "set", written_or_refused)
     return lambda times: refusals.extend([OSError(errno.ENOSPC, "No space left on device")] * times)
 
@@ -323,6 +330,7 @@ def test_a_disk_that_stays_full_does_not_silence_the_findings(whole, after_five,
 
 def test_a_count_that_cannot_be_written_loses_nothing(whole, after_five, monkeypatch, tmp_path):
     """The disk fills up between the draws and the attribute that counts them."""
+    monkeypatch.setattr("shoal.results.zarr_draws.STORED_EVERY", 0.0)
     zarr = pytest.importorskip("zarr", reason="draws on disk need Zarr")
     write = zarr.Group.update_attributes
 
@@ -332,7 +340,7 @@ def test_a_count_that_cannot_be_written_loses_nothing(whole, after_five, monkeyp
 
     after_five(lambda: monkeypatch.setattr(zarr.Group, "update_attributes", refused))
     failed = shoal.sample(regression(), out=tmp_path / "run", **LONG)
-    assert "after 6 of 400" in failures(failed)[0].words
+    assert "after 6 of 400" in failures(failed)[0].words, failures(failed)
     assert "lost" not in failures(failed)[0].words
     same_beginning(failed, whole, 6)
     same_beginning(shoal.load(tmp_path / "run"), whole, 6)
@@ -351,6 +359,7 @@ def test_a_whole_run_that_cannot_be_finished(monkeypatch, disk, tmp_path):
 @pytest.mark.parametrize("writes", range(1, 9))
 def test_ctrl_c_while_writing_a_chunk(whole, after_five, monkeypatch, tmp_path, writes):
     """Two variables and six statistics: in whichever of them it comes, what is counted is whole."""
+    monkeypatch.setattr("shoal.results.zarr_draws.STORED_EVERY", 0.0)
     zarr = pytest.importorskip("zarr", reason="draws on disk need Zarr")
     write, left = zarr.Array.__setitem__, [writes]
 
@@ -365,7 +374,7 @@ def test_ctrl_c_while_writing_a_chunk(whole, after_five, monkeypatch, tmp_path, 
     assert cut.interrupted
     assert cut.notes == ()
     for result in (cut, shoal.load(tmp_path / "run")):
-        same_beginning(result, whole)
+        same_beginning(result, whole, 6)
 
 
 # ---------------------------------------------------------------------------------------------- draws on disk
@@ -484,7 +493,7 @@ def test_other_arguments():
 def test_directory_that_holds_a_run(tmp_path):
     pytest.importorskip("zarr", reason="draws on disk need Zarr")
     shoal.sample(regression(), out=tmp_path / "run", **FEW)
-    raises("already holds a run", out=tmp_path / "run")
+    raises("holds another run", out=tmp_path / "run", seed=1)
 
 
 def test_log_density_that_is_finite_nowhere():

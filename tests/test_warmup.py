@@ -15,12 +15,13 @@ from shoal.dynamics.metrics import Diagonal, LowRank
 from shoal.kernels import JitteredHMC
 from shoal.kernels.microcanonical import Microcanonical
 from shoal.mesh import Placement
+from shoal.paths import by_path
 from shoal.program import Program
 from shoal.randomness import root_key
 from shoal.report.warmup import words as report_words
 from shoal.run import advance, begin, enter
 from shoal.samplers import auto
-from shoal.samplers.arrays import tuning_from_arrays, tuning_to_arrays
+from shoal.samplers.arrays import tuning_from_arrays
 from shoal.samplers.auto import Auto
 from shoal.starts import Starts
 from shoal.warmup import phases
@@ -30,7 +31,8 @@ from shoal.warmup.race import resemblance_ess, worst_ess
 from shoal.warmup.reach import MOST, RISING, SLOW, STEEP, Growth, _slowest, growth
 from shoal.warmup.scouts import leaders, together
 from shoal.warmup.setting import Setting, corrected
-from shoal.warmup.stages import Stages, Trail
+from shoal.warmup.stages import Stages
+from shoal.warmup.trail import Trail
 from shoal.warmup.whitening import choose, families, largest_eigenvalue, rank_of, simplest, unit
 
 DIM = 6
@@ -215,7 +217,7 @@ def test_tuning_of_auto_skips_its_warmup(correlated):
     again = sampled(model, tuning=correlated.tuning, initial_positions=starts, num_samples=50)
     assert again.gradients.warmup == 0
     like = Auto().tuning(DIM, np.float32)
-    assert set(tuning_to_arrays(tuning_from_arrays(correlated.tuning, like))) == set(correlated.tuning)
+    assert set(by_path(tuning_from_arrays(correlated.tuning, like))) == set(correlated.tuning)
 
 
 def test_same_seed_same_draws():
@@ -231,7 +233,7 @@ def test_devices_change_nothing_of_a_warmup():
     def warmed(devices: int):
         stages = Stages(target, Placement.of(128, 32, jax.devices()[:devices]), root_key(0), start, 2000, quiet)
         warm = Auto().warm_up(stages, target.dim, np.float32)
-        return tuning_to_arrays(warm.tuning), np.asarray(stages.run.ensemble.position), warm.record
+        return by_path(warm.tuning), np.asarray(stages.run.ensemble.position), warm.record
 
     one, four = warmed(1), warmed(4)
     for name, array in one[0].items():

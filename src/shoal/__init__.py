@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from shoal.samplers.mams import MAMS as MAMS
     from shoal.samplers.meads import MEADS as MEADS
     from shoal.samplers.nuts import NUTS as NUTS
+    from shoal.sampling import resume as resume
     from shoal.sampling import sample as sample
 
 __version__ = "0.1.0"
@@ -52,6 +53,7 @@ _HOMES = {
     "param": "shoal.models.parameters",
     "positive": "shoal.models.parameters",
     "real": "shoal.models.parameters",
+    "resume": "shoal.sampling",
     "sample": "shoal.sampling",
     "simplex": "shoal.models.parameters",
     "unit_interval": "shoal.models.parameters",
@@ -78,6 +80,7 @@ __all__ = [
     "param",
     "positive",
     "real",
+    "resume",
     "sample",
     "simplex",
     "unit_interval",

@@ -93,6 +93,15 @@ def check_seed(seed: Any) -> None:
         raise ValueError(f"seed={seed!r}: expected a whole number from 0 to 2**63 - 1.")
 
 
+def check_seconds(max_seconds: Any) -> None:
+    """Refuse what is no time that a run may take."""
+    if max_seconds is None:
+        return
+    number = isinstance(max_seconds, (int, float, np.number)) and not isinstance(max_seconds, bool)
+    if not number or not max_seconds > 0:
+        raise ValueError(f"max_seconds={max_seconds!r}: expected a positive number of seconds, or None for any time.")
+
+
 def check_superchains(num_superchains: Int | None, num_chains: int, initial_positions: Any) -> None:
     """Refuse more superchains than chains, and a number of them beside positions that say it."""
     if num_superchains is None:

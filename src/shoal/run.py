@@ -68,8 +68,7 @@ class Whereabouts(NamedTuple):
 def whereabouts(run: Run, placement: Placement) -> Whereabouts:
     """Of all chains but those that fill up a tile."""
     ensemble = run.ensemble
-    rows = (ensemble.position, ensemble.log_density, ensemble.gradient)
-    return Whereabouts(*(np.asarray(leaf)[placement.rows] for leaf in rows))
+    return Whereabouts(*on_host((ensemble.position, ensemble.log_density, ensemble.gradient), placement))
 
 
 def resume(placement: Placement, root: PRNGKeyArray, where: Whereabouts, step: int, tuning: PyTree) -> Run:
@@ -84,6 +83,23 @@ def resume(placement: Placement, root: PRNGKeyArray, where: Whereabouts, step: i
     """
     ensemble = Ensemble(*placement.place([placement.pad(rows) for rows in where], split=True))
     return _idle(placement, root, ensemble, step, tuning)
+
+
+def revived(placement: Placement, root: PRNGKeyArray, ensemble: Ensemble, step: int, tuning: PyTree) -> Run:
+    """As `resume`, with what a kernel remembers: leaves `[chains, ...]` on the host, as `on_host` gives them."""
+    rows = jax.tree.map(placement.pad, ensemble)
+    return _idle(placement, root, placement.place(rows, split=True), step, tuning)
+
+
+def on_host(tree: PyTree, placement: Placement) -> PyTree:
+    """Leaves with a leading axis of chains, on the host, without those that fill up a tile."""
+    return jax.tree.map(lambda leaf: np.asarray(leaf)[placement.rows], tree)
+
+
+def shape_of_ensemble(program: Program, dtype: Any) -> Ensemble:
+    """The structure of the ensembles that a program's kernel moves; the leaves are of one chain."""
+    position = jax.ShapeDtypeStruct((1, program.target.dim), dtype)
+    return eqx.filter_eval_shape(program.kernel.init, position, program.target)
 
 
 def _idle(placement: Placement, root: PRNGKeyArray, ensemble: Ensemble, step: int, tuning: PyTree) -> Run:
@@ -273,20 +289,23 @@ class Chunk(NamedTuple):
     seconds: float
 
 
-def drive(program: Program, run: Run, placement: Placement, length: int, capacity: int) -> Iterator[Chunk]:
+def drive(
+    program: Program, run: Run, placement: Placement, length: int, capacity: int, done: int = 0
+) -> Iterator[Chunk]:
     """A phase of `length` draws in chunks of about `CHUNK_SECONDS`; the host looks only between them.
 
     Chunks begin small and follow the clock: their size changes no draw.
 
     Args:
         program: what to do.
-        run: at the start of the phase, from `enter`.
+        run: at the start of the phase, from `enter`, or later.
         placement: how chains are tiled and spread.
         length: draws of the phase.
         capacity: the most sweeps of a chunk.
+        done: draws of the phase that have been made; whole sweeps.
     """
     per_sweep = program.kernel.draws_per_sweep
-    done, sweeps = 0, 1
+    sweeps = 1
     while done < length:
         sweeps = min(sweeps, capacity, -(-(length - done) // per_sweep))
         began = time.perf_counter()
@@ -337,5 +356,5 @@ def report(
     program: Program, run: Run, placement: Placement, superchain: Int[np.ndarray, " chains"]
 ) -> dict[str, dict[str, Any]]:
     """What the statistics say of all chains but those that fill up a tile, on the host."""
-    memories = jax.tree.map(lambda leaf: np.asarray(leaf)[placement.rows], run.statistics)
+    memories = on_host(run.statistics, placement)
     return {name: fold.compute(memories[name], superchain) for name, fold in program.statistics.items()}

@@ -1,47 +1,33 @@
-"""The front door: one call that starts the chains, tunes them, samples, and says whether to trust the draws."""
+"""The front doors: one call that tunes, samples and says whether to trust the draws, and one that goes on with it."""
 
 import contextlib
 import os
-import platform
 import time
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
 
-import equinox as eqx
 import jax
 import numpy as np
 
-import shoal
 from shoal import compiling
-from shoal.adaptation import Fixed
 from shoal.compiling import warn_of_slow_sums
 from shoal.cores import warn_of_idle_cores
-from shoal.diagnostics.findings import Finding
+from shoal.drawing import sampled
+from shoal.durable.folder import Beginning, beginning_of, run_folder
+from shoal.durable.identity import differences, identity, other_run
 from shoal.mesh import Placement
 from shoal.models.model import Model
-from shoal.program import Program, Run, keep_draws, keep_nothing
-from shoal.progress import ChunkReport, progress
+from shoal.progress import progress
 from shoal.randomness import root_key
-from shoal.request import Request, check_count, check_seed, check_superchains, checked
-from shoal.results.draws import Header, MemoryDraws
-from shoal.results.failure import cut_short, unfinished
-from shoal.results.result import Gradients, Result, Timing
-from shoal.results.zarr_draws import ZarrDraws, check_new, zarr_package
-from shoal.run import compile_phase, drive, enter, frozen, prepare_phase, report, start
-from shoal.samplers import Sampler
-from shoal.samplers.arrays import tuning_from_arrays, tuning_to_arrays
-from shoal.samplers.staged import Staged
-from shoal.starts import Starts, default_superchains, dispersed, given
-from shoal.statistics import Health, Moments
-from shoal.target import Target
-from shoal.warmup.stages import Stages
-
-# The most that the device keeps of the draws before they go to the host. It does not depend on the number of
-# samples, so runs of any length are one compiled program.
-KEPT_BYTES, MOST_KEPT = 64 * 2**20, 500
-# Warmup keeps no draws, so a chunk of it may have any length.
-ANY = 2**30
+from shoal.request import check_count, check_seconds, check_seed, check_superchains, checked
+from shoal.results.directories import check_place
+from shoal.results.result import Result
+from shoal.results.zarr_draws import made, zarr_package
+from shoal.samplers import SAMPLERS, Sampler, named
+from shoal.session import SamplingPhase, Session, expected_tuning, recorded_settings, versions
+from shoal.starts import default_superchains, dispersed, given
+from shoal.stopping import Stop, stoppable
 
 
 def sample(  # noqa: PLR0913  (the front door: each is a choice that users make)
@@ -60,11 +46,14 @@ def sample(  # noqa: PLR0913  (the front door: each is a choice that users make)
     num_superchains: int | None = None,
     tile: int | None = None,
     deterministic: bool = True,
+    max_seconds: float | None = None,
 ) -> Result:
     """Sample a model with many chains that tune themselves together.
 
-    Ctrl-C in sampling keeps and returns the draws so far; the result's `interrupted` says so. So does a failure
-    after some draws, such as a full disk, with a finding of kind "failed" that says what happened.
+    Ctrl-C in sampling keeps and returns the draws so far, at the end of a chunk of half a second; the result's
+    `interrupted` says so. A second Ctrl-C stops at once. A failure after some draws, such as a full disk, also returns
+    what there is, with a finding of kind "failed" that says what happened. With `out`, SIGTERM ends the run as Ctrl-C
+    does, and takes its course when everything is kept: by default the process then ends.
 
     Args:
         model: what to sample: `shoal.Model(...)` or `shoal.from_numpyro(...)`.
@@ -76,7 +65,9 @@ def sample(  # noqa: PLR0913  (the front door: each is a choice that users make)
         sampler: "auto" finds what samples the posterior best; others by name, or as an object with settings, such
             as `shoal.HMC(step_size=..., num_steps=...)`, which is set by hand.
         seed: every draw depends on the seed, the number of the draw and the number of the chain alone.
-        out: a new directory to write the draws to while sampling (Zarr), read lazily by the result.
+        out: a directory to keep the run in: its draws (Zarr), read lazily by the result, and what it goes on from. The
+            same call with the same directory goes on where it ended, after a kill, too; with more `num_samples` it
+            makes a run longer that has ended. See `shoal.resume`.
         progress_bar: show progress.
         initial_positions: `{parameter: [chains, *shape]}` on the supports, or unconstrained `[chains, dim]`;
             chains with equal starts make up a superchain. By default superchains start at points drawn
@@ -89,6 +80,7 @@ def sample(  # noqa: PLR0913  (the front door: each is a choice that users make)
         deterministic: whether the same seed gives the same draws on a GPU, too. Without it models that index their
             parameters (`level[group]`) are several times as fast there with thousands of chains. Elsewhere it changes
             nothing.
+        max_seconds: that this call may take, compiling included; it then ends as by Ctrl-C, with the draws so far.
 
     Returns:
         The draws, how they were made, and whether they can be trusted.
@@ -96,277 +88,149 @@ def sample(  # noqa: PLR0913  (the front door: each is a choice that users make)
     Raises:
         ValueError: an argument is out of its range, or the model cannot be sampled; the message says which,
             what was expected, and what to do.
+        TimeoutError: `max_seconds` passed before the first draw.
     """
     request = checked(model, num_chains, num_warmup, num_samples, sampler, tuning, precision)
     check_seed(seed)
     check_superchains(num_superchains, num_chains, initial_positions)
     if tile is not None:
         check_count("tile", tile, 1)
+    check_seconds(max_seconds)
+    stop, place = Stop(max_seconds), None
     if out is not None:
-        out = check_new(out)
+        place = check_place(out)
         zarr_package()
     with (
+        stoppable(stop, keeps=place is not None),
         _precision(request.dtype),
         compiling.deterministic(deterministic),
         compiling.background(),
+        run_folder(place) as folder,
         progress(progress_bar) as show,
     ):
+        there = None if folder is None else folder.beginning()
+        if tile is None and there is not None:
+            tile = there.settings["tile"]
         placement = Placement.of(num_chains, tile)
         warn_of_idle_cores(placement.num_padded // placement.layout.tile)
         began = time.perf_counter()
         target = model.target(request.dtype)
         warn_of_slow_sums(target, request.dtype, num_chains)
         root = root_key(seed)
-        sampling = _Sampling.of(request, model, target, placement)
-        sampling.prepare(request, placement, root, _expected_tuning(request, target.dim))
-        if initial_positions is None:
-            groups = default_superchains(num_chains) if num_superchains is None else num_superchains
-            starts = dispersed(model, target, root, num_chains, groups, request.dtype)
-        else:
+        sampling = SamplingPhase.of(request, model, target, placement)
+        sampling.prepare(request, placement, root, expected_tuning(request, target.dim))
+        groups = default_superchains(num_chains) if num_superchains is None else num_superchains
+        if initial_positions is not None:
             starts = given(model, target, initial_positions, num_chains, request.dtype)
-        session = _Session(request, model, target, placement, sampling, starts, show, time.perf_counter() - began)
-        return session.sample(root, seed, out)
+        elif there is not None and not there.starts.chosen:
+            starts = there.starts
+        else:
+            starts = dispersed(model, target, root, num_chains, groups, request.dtype)
+        settings = recorded_settings(request, model, placement, starts, seed)
+        if folder is not None:
+            asked = identity(
+                model,
+                settings,
+                tuning=request.tuning,
+                initial_positions=starts.position if starts.chosen else None,
+            )
+            if there is None:
+                folder.begin(Beginning(asked, settings, versions(), starts, request.tuning))
+            elif differ := differences(there.identity, asked):
+                raise ValueError(other_run(folder.path, differ))
+            elif made(folder.path).draws > num_samples:
+                raise ValueError(
+                    f"num_samples={num_samples}: the run in '{folder.path}' has {made(folder.path).draws} draws of "
+                    "each chain already. Ask for as many or more; shoal.load reads those that are there."
+                )
+            else:
+                folder.compare(there.versions, versions())
+        seconds = time.perf_counter() - began
+        session = Session(request, model, target, placement, root, sampling, starts, folder, show, stop, seconds)
+        return sampled(session, settings)
 
 
-class _Sampling(NamedTuple):
-    """What is done once the tuning is fixed, and how many sweeps of it the device keeps before they go to the host."""
+def resume(
+    out: str | os.PathLike[str],
+    model: Model | None = None,
+    *,
+    num_samples: int | None = None,
+    add_samples: int | None = None,
+    sampler: Sampler | None = None,
+    progress_bar: bool = True,
+    max_seconds: float | None = None,
+) -> Result:
+    """Go on with a run that was killed or interrupted, or make one longer that has ended.
 
-    program: Program
-    capacity: int
+    The draws are, bit by bit, those of a run that was never stopped: on the same kind of device, with the same versions
+    of JAX and Shoal. They are also those of other numbers of devices, since chains are evaluated in tiles. The warmup
+    goes on, too, from its last stage (`auto`) or its last second (samplers with a warmup of fixed length).
 
-    @classmethod
-    def of(cls, request: Request, model: Model, target: Target, placement: Placement) -> "_Sampling":
-        kernel, folds = request.sampler.kernel(), {"health": Health(), "moments": Moments()}
-        position = jax.ShapeDtypeStruct((placement.num_padded, model.dim), request.dtype)
-        kept = jax.tree.leaves(eqx.filter_eval_shape(target.constrained, position))
-        per_draw = sum(leaf.size * leaf.dtype.itemsize for leaf in kept)
-        draws = max(1, min(MOST_KEPT, KEPT_BYTES // max(per_draw, 1)))
-        program = Program(target, kernel, Fixed(), folds, keep_draws)
-        return cls(program, max(1, draws // kernel.draws_per_sweep))
+    Args:
+        out: the directory of the run, as it was given to `shoal.sample`.
+        model: what it samples; it may be left out where it is one of the examples. Another posterior than that of the
+            run is refused.
+        num_samples: draws of every chain that the whole run is to have; as many as it was last asked for by default.
+        add_samples: draws of every chain to add to what it was last asked for.
+        sampler: where it is one of `shoal.from_blackjax`; others are known from the run.
+        progress_bar: show progress.
+        max_seconds: that this call may take, as for `shoal.sample`.
 
-    def prepare(self, request: Request, placement: Placement, root: Any, tuning: Any) -> None:
-        """Begin to compile it in the background, for a tuning of this form, if one is known."""
-        if tuning is not None and not self.program.kernel.remembers:
-            anywhere = np.zeros((placement.num_chains, self.program.target.dim), request.dtype)
-            prepare_phase(self.program, placement, root, anywhere, tuning, self.capacity)
+    Returns:
+        The result of the whole run.
 
-
-def _first_tuning(request: Request, dim: int) -> Any:
-    """The given tuning, or what warmup begins with."""
-    first = request.sampler.tuning(dim, request.dtype)
-    return first if request.tuning is None else tuning_from_arrays(request.tuning, first)
-
-
-def _expected_tuning(request: Request, dim: int) -> Any | None:
-    """Of the form that sampling will have, as far as is known."""
-    if request.tuning is None:
-        return request.sampler.expected(dim, request.dtype)
-    return request.sampler.frozen(_first_tuning(request, dim))
-
-
-class _Warm(NamedTuple):
-    """What a warmup left: the run with the tuning to sample with, what it cost, and what is told of it."""
-
-    run: Run
-    compile_seconds: float
-    seconds: float
-    gradients: int
-    record: dict[str, Any]
-    findings: tuple[Finding, ...]
-
-
-@dataclass
-class _Session:
-    """One call of `sample`: two phases of the same loop, and what is told on the way.
-
-    `seconds` is what finding the starts took: compiling, as good as all of it.
+    Raises:
+        ValueError: there is no run to go on with, another process writes it, or the model is not the one it samples;
+            the message says what differs.
     """
+    place = Path(out).expanduser().absolute()
+    there = beginning_of(place)
+    if there is None:
+        state = "does not exist" if not place.exists() else "has no run that can go on"
+        raise ValueError(f"'{place}' {state}: give the directory that was given to shoal.sample as out.")
+    settings = there.settings
+    if model is None:
+        model = _example(place, settings)
+    if num_samples is not None and add_samples is not None:
+        raise ValueError("num_samples and add_samples were both given: give one of them.")
+    if add_samples is not None:
+        check_count("add_samples", add_samples, 1)
+    if sampler is None:
+        own = {name.removeprefix("sampler."): value for name, value in settings.items() if name.startswith("sampler.")}
+        if settings["sampler"] not in SAMPLERS:
+            raise ValueError(f"The run in '{place}' was made by shoal.from_blackjax: give that sampler as sampler=.")
+        sampler = named(settings["sampler"], own)
+    chosen = there.starts.chosen
+    asked = made(place).asked or settings["num_samples"]
+    return sample(
+        model,
+        num_chains=settings["num_chains"],
+        num_warmup=settings["num_warmup"],
+        num_samples=num_samples or asked + (add_samples or 0),
+        sampler=sampler,
+        seed=settings["seed"],
+        out=place,
+        progress_bar=progress_bar,
+        initial_positions=there.starts.position if chosen else None,
+        tuning=there.tuning,
+        precision=settings["precision"],
+        num_superchains=None if chosen else settings["num_superchains"],
+        tile=settings["tile"],
+        deterministic=settings["deterministic"],
+        max_seconds=max_seconds,
+    )
 
-    request: Request
-    model: Model
-    target: Target
-    placement: Placement
-    sampling: _Sampling
-    starts: Starts
-    show: Callable[[ChunkReport], None]
-    seconds: float
 
-    def sample(self, root: Any, seed: int, out: Any) -> Result:
-        request = self.request
-        warm = self.staged(root) if request.ends_itself else self.fixed_length(root)
-        # Fetched before sampling: a device that fails there may give nothing back afterwards.
-        tuning = tuning_to_arrays(warm.run.tuning)
-        began = time.perf_counter()
-        sampling, capacity = self.sampling
-        run = eqx.tree_at(lambda r: r.tuning, warm.run, request.sampler.frozen(warm.run.tuning))
-        run = enter(sampling, run, self.placement, request.num_samples)
-        compile_phase(sampling, run, self.placement, capacity)
-        compiled = self.seconds + warm.compile_seconds + time.perf_counter() - began
-        header = self.header(seed, warm.record)
-        length = request.num_samples
-        draws = MemoryDraws(length, header) if out is None else ZarrDraws(out, length, header)
-        seconds, gradients, interrupted, failed = self.draw(sampling, run, capacity, draws)
-        result = Result(
-            draws=draws.draws,
-            sample_stats=draws.sample_stats,
-            **vars(header),
-            timing=Timing(compiled, warm.seconds, seconds),
-            gradients=Gradients(warm.gradients, *gradients),
-            tuning=tuning,
-            interrupted=interrupted,
-            notes=(*self.starts.findings, *warm.findings, *failed),
+def _example(place: Path, settings: Mapping[str, Any]) -> Model:
+    """The example that a run samples."""
+    from shoal import examples
+
+    if settings.get("target") not in [example.name for example in examples.catalogue()]:
+        raise ValueError(
+            f"The run in '{place}' samples '{settings['model']}', which is none of Shoal's examples: give it as "
+            "shoal.resume(out, model)."
         )
-        try:
-            draws.finish(result)
-        except Exception as error:
-            return replace(result, notes=(*result.notes, unfinished(error, out)))
-        return result
-
-    def fixed_length(self, root: Any) -> "_Warm":
-        """A warmup of as many draws as were asked for, in one phase."""
-        request, sampler = self.request, self.request.sampler
-        began = time.perf_counter()
-        first = _first_tuning(request, self.model.dim)
-        adaptation = Fixed() if request.tuning is not None else sampler.adaptation()
-        warm = Program(self.target, sampler.warmup_kernel(), adaptation, {"health": Health()}, keep_nothing)
-        run = start(warm, self.placement, root, self.starts.position, first)
-        run = enter(warm, run, self.placement, request.num_warmup)
-        if request.num_warmup:
-            compile_phase(warm, run, self.placement, ANY)
-        compiled = time.perf_counter() - began
-        seconds, gradients, length = 0.0, 0, request.num_warmup
-        began = time.perf_counter()
-        for chunk in drive(warm, run, self.placement, length, ANY):
-            run = chunk.run
-            seconds = time.perf_counter() - began
-            gradients, _ = self.tell("warmup", warm, chunk.run, chunk.done, length, seconds)
-        began = time.perf_counter()
-        run = eqx.tree_at(lambda r: r.tuning, run, frozen(warm, run, self.placement))
-        compiled += time.perf_counter() - began
-        return _Warm(run, compiled, seconds, gradients, {"draws": length}, ())
-
-    def staged(self, root: Any) -> "_Warm":
-        """A warmup that ends by itself."""
-        sampler = self.request.sampler
-        assert isinstance(sampler, Staged)
-        began = time.perf_counter()
-        tell = lambda stages, acceptance: self.show(
-            ChunkReport(
-                phase="warmup",
-                done=stages.draws,
-                total=None,
-                num_chains=self.request.num_chains,
-                acceptance=acceptance,
-                divergences=0,
-                gradients=stages.gradients,
-                seconds=time.perf_counter() - began - stages.compile_seconds,
-            )
-        )
-        starts, most = self.starts, self.request.num_warmup
-        foresee = lambda tuning: self.sampling.prepare(self.request, self.placement, root, sampler.frozen(tuning))
-        stages = Stages(self.target, self.placement, root, starts.position, most, tell, starts.chosen, foresee)
-        warmed = sampler.warm_up(stages, self.model.dim, self.request.dtype)
-        run = stages.ready(sampler.kernel(), warmed.tuning)
-        seconds = time.perf_counter() - began - stages.compile_seconds
-        record = {"draws": stages.draws, **warmed.record}
-        return _Warm(
-            run,
-            stages.compile_seconds,
-            seconds,
-            stages.gradients,
-            record,
-            warmed.findings,
-        )
-
-    def draw(
-        self, sampling: Program, run: Run, capacity: int, draws: Any
-    ) -> tuple[float, tuple[int, int], bool, tuple[Finding, ...]]:
-        """Seconds, gradients used and paid, whether it ended early, and why, where nobody asked for that."""
-        seconds, gradients, made, length = 0.0, (0, 0), 0, self.request.num_samples
-        began = time.perf_counter()
-        try:
-            for chunk in drive(sampling, run, self.placement, length, capacity):
-                made = chunk.done
-                values, stats = self.on_host(chunk.kept, chunk.draws)
-                draws.append(values, stats)
-                seconds = time.perf_counter() - began
-                gradients = self.tell("sampling", sampling, chunk.run, chunk.done, length, seconds)
-        except (KeyboardInterrupt, Exception) as error:
-            if not draws.committed:
-                raise
-            if isinstance(error, KeyboardInterrupt):
-                return seconds, gradients, True, ()
-            return seconds, gradients, True, (cut_short(error, draws.committed, made, length),)
-        return seconds, gradients, False, ()
-
-    def on_host(self, kept: Any, draws: int) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
-        """What was kept, `[chain, draw, *shape]`, without the chains that fill up a tile."""
-        chains = self.placement.rows
-        arrays = jax.tree.map(lambda leaf: np.asarray(leaf)[:draws, chains].swapaxes(0, 1), kept)
-        return arrays["values"], arrays["stats"]
-
-    def tell(self, phase: str, program: Program, run: Run, done: int, total: int, seconds: float) -> tuple[int, int]:
-        """Show how far it is; returns the gradients of the phase so far, used and paid."""
-        said = report(program, run, self.placement, self.starts.superchain)
-        health, moments = said["health"], said.get("moments")
-        known = None if moments is None else moments["r_hat_nested"][np.isfinite(moments["r_hat_nested"])]
-        r_hat = None if known is None or known.size == 0 else float(known.max())
-        self.show(
-            ChunkReport(
-                phase=phase,
-                done=done,
-                total=total,
-                num_chains=self.request.num_chains,
-                acceptance=float(health["acceptance"]),
-                divergences=int(health["divergences"]),
-                gradients=int(health["gradients"]),
-                seconds=seconds,
-                r_hat=r_hat,
-            )
-        )
-        return int(health["gradients"]), int(health["paid"])
-
-    def header(self, seed: int, warmup: dict[str, Any]) -> Header:
-        return Header(
-            superchain=self.starts.superchain,
-            parameters=tuple(self.model.parameter_names),
-            dims=self.model.dims,
-            coords=self.model.coords,
-            settings=self.settings(seed),
-            warmup=warmup,
-            versions=versions(),
-        )
-
-    def settings(self, seed: int) -> dict[str, Any]:
-        request = self.request
-        return {
-            "model": self.model.name,
-            "dim": self.model.dim,
-            "sampler": request.sampler.name,
-            **{f"sampler.{name}": value for name, value in request.sampler.settings().items()},
-            "num_chains": request.num_chains,
-            "num_superchains": int(self.starts.superchain.max()) + 1,
-            "num_warmup": request.num_warmup,
-            "num_samples": request.num_samples,
-            "seed": seed,
-            "precision": request.precision,
-            "tile": self.placement.layout.tile,
-            "deterministic": compiling.is_deterministic(),
-            "tuning_given": request.tuning is not None,
-        }
-
-
-def versions() -> dict[str, str]:
-    """What a run was made with."""
-    devices = jax.local_devices()
-    return {
-        "shoal": shoal.__version__,
-        "jax": jax.__version__,
-        "numpy": np.__version__,
-        "python": platform.python_version(),
-        "backend": devices[0].platform,
-        "devices": f"{len(devices)} x {devices[0].device_kind}",
-    }
+    return examples.load(settings["target"])
 
 
 @contextlib.contextmanager

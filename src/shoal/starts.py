@@ -164,6 +164,11 @@ def _value(target: Target, position: Float[Array, "points dim"]) -> tuple[Array,
     return target(position)
 
 
+def log_density_at(target: Target, position: Float[Array, "points dim"]) -> Float[Array, " points"]:
+    """The log density at some points."""
+    return _value(target, position)[0]
+
+
 def _culprits(target: Target, point: np.ndarray, names: np.ndarray, gradient: np.ndarray) -> list[str]:
     """Parameters with a non-finite gradient, if not all have; else those whose change alone makes it finite."""
     every = list(dict.fromkeys(names))

@@ -13,6 +13,7 @@ from shoal.cli.codes import DONE, FAILED, INTERRUPTED
 from shoal.cli.doctor import doctor
 from shoal.cli.examples import examples
 from shoal.cli.report import report
+from shoal.cli.resume import resume
 from shoal.cli.sample import sample
 from shoal.cli.summary import summary
 
@@ -41,7 +42,7 @@ def shoal(debug: bool) -> None:
     """
 
 
-for command in (doctor, examples, sample, summary, report):
+for command in (doctor, examples, sample, resume, summary, report):
     shoal.add_command(command)
 
 
@@ -86,7 +87,7 @@ def wrapped(words: str) -> str:
 def paragraph(error: Exception) -> str:
     """An error as one paragraph for the reader; Shoal's own say all there is to say."""
     words = " ".join(str(error).split())
-    if isinstance(error, ValueError | ModuleNotFoundError) and words:
+    if isinstance(error, ValueError | ModuleNotFoundError | TimeoutError) and words:
         return f"Error: {words}"
     kind = type(error).__name__
     told = f"{kind}: {words}" if words else kind

@@ -15,6 +15,11 @@ TERMINATED = 143
 as_json = click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead.")
 # Read from the arguments by `shoal.cli.app.run`, so that it holds for errors of the command line too.
 debug = click.option("--debug", is_flag=True, expose_value=False, help="Show the traceback of an error.")
+max_seconds = click.option(
+    "--max-seconds",
+    type=click.FloatRange(min=0, min_open=True),
+    help="Time after which to end with what there is.  [default: any]",
+)
 run_directory = click.argument("directory", metavar="DIR", type=click.Path(exists=True, file_okay=False))
 
 

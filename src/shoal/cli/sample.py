@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from shoal.cli import targets
-from shoal.cli.codes import DONE, FAILED, INTERRUPTED, NOT_CONVERGED, TERMINATED, as_json, debug, usage
+from shoal.cli.codes import DONE, FAILED, INTERRUPTED, NOT_CONVERGED, TERMINATED, as_json, debug, max_seconds, usage
 
 if TYPE_CHECKING:
     from shoal.results.result import Result
@@ -53,7 +53,10 @@ PRECISIONS = ("float32", "float64")
     help="The same draws on a GPU, too; may be slow.",
 )
 @click.option("--devices", type=click.IntRange(min=1), help="CPU devices to use.  [default: one per core]")
-@click.option("--out", type=click.Path(), help="A new directory for the draws.  [default: runs/TARGET]")
+@click.option(
+    "--out", type=click.Path(), help="A directory for the run; one that is there goes on.  [default: runs/TARGET]"
+)
+@max_seconds
 @click.option("--no-progress", is_flag=True, help="Do not show how far it is.")
 @click.option("--quiet", is_flag=True, help="Print nothing, except why draws cannot be trusted.")
 @as_json
@@ -82,18 +85,31 @@ def sample(target: str, **options: Any) -> int:
         try:
             result = run(model, recipe, out, options)
         except KeyboardInterrupt:
-            kept = out is not None and (out / "zarr.json").exists()
-            where = f"The draws so far are in {out}." if kept else "There were no draws yet to keep."
-            click.echo(f"Stopped. {where}", err=True)
-            return TERMINATED if signals else INTERRUPTED
+            return stopped(out, options, TERMINATED if signals else INTERRUPTED)
         tell(result, out, options)
-    if signals:
-        return TERMINATED
-    if any(note.kind == "failed" for note in result.notes):
+    return TERMINATED if signals else code_of(result)
+
+
+def code_of(result: "Result") -> int:
+    """The exit code that says how a run ended."""
+    kinds = {note.kind for note in result.notes}
+    if "failed" in kinds:
         return FAILED
-    if result.interrupted:
+    if result.interrupted and "ended" not in kinds:
         return INTERRUPTED
     return DONE if result.converged else NOT_CONVERGED
+
+
+def stopped(out: Path | None, options: dict[str, Any], code: int) -> int:
+    """Tell of the draws of a run that was stopped, if there are any; returns the exit code."""
+    if out is not None and (out / "zarr.json").exists():
+        from shoal.results.store import load
+
+        tell(load(out), out, options)
+        return code
+    goes_on = f" The warmup so far is in {out}: shoal resume {out}" if out is not None and out.exists() else ""
+    click.echo(f"Stopped. There were no draws yet to keep.{goes_on}", err=True)
+    return code
 
 
 def run(model: Any, recipe: "Sampler", out: Path | None, options: dict[str, Any]) -> "Result":
@@ -112,6 +128,7 @@ def run(model: Any, recipe: "Sampler", out: Path | None, options: dict[str, Any]
         precision=options["precision"],
         tile=options["tile"],
         deterministic=options["deterministic"],
+        max_seconds=options["max_seconds"],
     )
 
 
@@ -173,10 +190,11 @@ def place_for(target: str, out: str | None) -> Path | None:
     """Where the draws go: as asked, or the first free of runs/NAME, runs/NAME-2, ...
 
     Returns:
-        A directory that can be written; None where nothing was asked for and Zarr is missing.
+        A directory that can be written or holds a run to go on with; None where nothing was asked for and Zarr is
+        missing.
 
     Raises:
-        click.UsageError: it holds a run already, or cannot be written.
+        click.UsageError: it holds something else, or cannot be written.
     """
     if out is None and find_spec("zarr") is None:
         return None
@@ -188,10 +206,10 @@ def place_for(target: str, out: str | None) -> Path | None:
     from shoal.extras import require
 
     require("zarr", "Keeping draws in --out", extra="store")
-    from shoal.results.store import check_new
+    from shoal.results.directories import check_place
 
     try:
-        return check_new(place)
+        return check_place(place)
     except ValueError as error:
         words = f"--out {out}: {error}" if out else f"{error} (--out says where.)"
         raise click.UsageError(words) from error

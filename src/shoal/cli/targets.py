@@ -68,7 +68,9 @@ def resolve(text: str) -> "Model":
     if name not in vars(module):
         close = _close(name, list(vars(module)))
         raise click.UsageError(f"The file '{path}' has no object '{name}' once it has run.{close}")
-    return _as_model(vars(module)[name], text)
+    model = _as_model(vars(module)[name], text)
+    model.origin = f"{path.resolve()}:{name}"
+    return model
 
 
 def _is_file(text: str) -> bool:

@@ -6,6 +6,7 @@ import shlex
 import sys
 import textwrap
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -135,5 +136,9 @@ def print_closing(out: "Console", result: "Result", seen: Overview, directory: s
     if directory is None:
         print_pairs(out, [("saved", "no: give --out DIR to keep the draws")])
     else:
-        copied = [("saved", directory), ("next", f"shoal report {shlex.quote(directory)}")]
+        from shoal.results.journal import FOLDER
+
+        goes_on = result.interrupted and (Path(directory) / FOLDER).is_dir()
+        command = "resume" if goes_on else "report"
+        copied = [("saved", directory), ("next", f"shoal {command} {shlex.quote(directory)}")]
         print_pairs(out, copied, wrap=False)

@@ -30,6 +30,12 @@ class Finding:
     threshold: float | None = None
     chains: tuple[int, ...] = ()
 
+    def __post_init__(self) -> None:
+        # Of whatever type they were computed in, so that a finding that was written and read is the same.
+        object.__setattr__(self, "number", float(self.number))
+        if self.threshold is not None:
+            object.__setattr__(self, "threshold", float(self.threshold))
+
     def as_dict(self) -> dict[str, Any]:
         """The fields, as JSON holds them."""
         return dataclasses.asdict(self)

@@ -104,10 +104,12 @@ def load(name: str, **options: Any) -> "Model":
         )
     module = import_module(f"shoal.examples.{name}")
     try:
-        return module.model(**options)
+        model = module.model(**options)
     except TypeError as error:
         if "unexpected keyword" not in str(error):
             raise
         raise ValueError(
             f"The example {name!r} was given {', '.join(options)}, but {error}. See help(shoal.examples.{name}.model)."
         ) from error
+    model.origin = None if options else name
+    return model

@@ -30,8 +30,10 @@ class Model:
         dims: names of the axes of parameters and deterministic quantities.
         coords: labels along the named axes.
         data: the pytree of numpy arrays in the precision given, or None.
+        origin: what the command line finds it by: an example, or `file.py:object`; None where it was made otherwise.
     """
 
+    origin: str | None = None
     name: str
     dims: dict[str, tuple[str, ...]]
     coords: dict[str, Any]

@@ -4,6 +4,8 @@ import os
 import tempfile
 from pathlib import Path
 
+from shoal.results.journal import FOLDER
+
 
 def check_new(path: str | os.PathLike[str]) -> Path:
     """Refuse a place where a new run cannot be written.
@@ -36,6 +38,22 @@ def check_new(path: str | os.PathLike[str]) -> Path:
         )
     _try_writing(place)
     return place
+
+
+def check_place(path: str | os.PathLike[str]) -> Path:
+    """Refuse a place where a run can neither be written nor go on.
+
+    Args:
+        path: the directory of the run, new or with checkpoints in it.
+
+    Returns:
+        The path, absolute.
+
+    Raises:
+        ValueError: as of `check_new`.
+    """
+    place = Path(path).expanduser().absolute()
+    return place if (place / FOLDER).is_dir() else check_new(place)
 
 
 def _try_writing(place: Path) -> None:

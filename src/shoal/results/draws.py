@@ -72,12 +72,13 @@ class MemoryDraws:
         self._values: dict[str, np.ndarray] = {}
         self._stats: dict[str, np.ndarray] = {}
 
-    def append(self, values: Mapping[str, np.ndarray], stats: Mapping[str, np.ndarray]) -> None:
+    def append(self, values: Mapping[str, np.ndarray], stats: Mapping[str, np.ndarray], state: Any = None) -> None:
         """Keep a chunk.
 
         Args:
             values: draws by variable, each `[chain, n, *shape]`.
             stats: sample statistics, each `[chain, n]`.
+            state: is not kept: nothing here outlives the process.
         """
         count = check_chunk(self.header, values, stats)
         begin, end = self.committed, self.committed + count

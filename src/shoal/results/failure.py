@@ -1,4 +1,4 @@
-"""What a run that failed after some draws says: a finding with what failed, what is left, and what to do."""
+"""What a run that ended before its time says: a finding with what happened, what is left, and what to do."""
 
 import errno
 from typing import Any
@@ -32,6 +32,27 @@ def cut_short(error: Exception, kept: int, made: int, asked: int) -> Finding:
         words=f"Sampling failed after {kept:,} of {count(asked, 'draw')} of each chain with {_told(error)}. "
         f"The draws so far are kept.{lost}",
         remedy=f"{_cure(error)} A new run with tuning=result.tuning does without the warmup.",
+    )
+
+
+def ended(made: int, asked: int) -> Finding:
+    """The time that the run was given is up.
+
+    Args:
+        made: draws of each chain.
+        asked: draws of each chain that were asked for.
+
+    Returns:
+        A finding that does not block: whether the draws are enough, others say.
+    """
+    return Finding(
+        kind="ended",
+        where="sampling",
+        number=made,
+        threshold=asked,
+        words=f"max_seconds ended sampling after {made:,} of {count(asked, 'draw')} of each chain.",
+        remedy="Where the run is in a directory, shoal.resume or the same call goes on with it.",
+        blocking=False,
     )
 
 

@@ -12,7 +12,7 @@ from shoal.diagnostics import estimates as diagnostics
 from shoal.diagnostics.findings import Finding
 from shoal.diagnostics.verdict import judge
 from shoal.labels import labels
-from shoal.results.zarr_draws import StoredDraws
+from shoal.results.stored_draws import StoredDraws
 
 if TYPE_CHECKING:
     import pandas

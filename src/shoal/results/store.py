@@ -10,8 +10,10 @@ import numpy as np
 from shoal.diagnostics.findings import Finding
 from shoal.results.directories import check_new
 from shoal.results.draws import Header, MemoryDraws
+from shoal.results.journal import Journal
 from shoal.results.result import Gradients, Result, Timing
-from shoal.results.zarr_draws import FORMAT_VERSION, StoredDraws, ZarrDraws, zarr_package
+from shoal.results.stored_draws import StoredDraws
+from shoal.results.zarr_draws import FORMAT_VERSION, ZarrDraws, zarr_package
 
 __all__ = ["Header", "MemoryDraws", "ZarrDraws", "check_new", "load", "save"]
 
@@ -31,6 +33,7 @@ def save(result: Result, path: str | os.PathLike[str]) -> None:
     """
     findings = result.findings  # judged before the directory exists: a failure leaves nothing behind
     del findings
+    path = check_new(path)
     header = Header(
         superchain=np.asarray(result.superchain),
         parameters=tuple(result.parameters),
@@ -68,7 +71,8 @@ def load(path: str | os.PathLike[str]) -> Result:
     Raises:
         ValueError: there is no run, or one of a newer format.
     """
-    root = _open(Path(path).expanduser().absolute())
+    place = Path(path).expanduser().absolute()
+    root = _open(place)
     attributes: dict[str, Any] = root.attrs.asdict()
     version = attributes.get("format_version", 0)
     if version > FORMAT_VERSION:
@@ -81,11 +85,12 @@ def load(path: str | os.PathLike[str]) -> Result:
         return json.loads(attributes[name]) if name in attributes else default
 
     count = int(attributes["draws_committed"])
+    tail = [] if attributes.get("finished") else Journal(place).after(count)
     coords = {name: _ticks(array) for name, array in _arrays(root, "posterior").items() if _is_coordinate(array)}
     findings = read("findings", None)
     return Result(
-        draws=StoredDraws(_variables(root, "posterior"), count),
-        sample_stats=StoredDraws(_variables(root, "sample_stats"), count),
+        draws=StoredDraws(_variables(root, "posterior"), count, [part.values for part in tail]),
+        sample_stats=StoredDraws(_variables(root, "sample_stats"), count, [part.stats for part in tail]),
         superchain=np.asarray(root["posterior"]["superchain"][...]),
         parameters=tuple(read("parameters", ())),
         dims={name: tuple(names) for name, names in read("dims", {}).items()},

@@ -1,8 +1,8 @@
 """Draws on disk: a Zarr store that fills up while sampling, and a mapping that reads it on access.
 
-The arrays are made once, for the number of draws that was asked for, and filled chunk by chunk; what is not
-written reads as missing: NaN, or the `_FillValue` that integers and booleans declare. The attribute
-`draws_committed` is written after the draws that it counts: a reader after a crash knows where to cut.
+The arrays are made once, for the number of draws that was asked for, and filled from the journal (`journal.py`) every
+few seconds; what is not written reads as missing: NaN, or the `_FillValue` that integers and booleans declare. The
+attribute `draws_committed` is written after the draws that it counts; draws beyond are in the journal.
 
 Names with "/" would make groups of groups. Their arrays have a plain name, and their own in the attribute `name`.
 """
@@ -11,22 +11,35 @@ import datetime
 import json
 import math
 import os
-from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+import shutil
+import time
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from shoal.extras import require
-from shoal.results.directories import check_new
 from shoal.results.draws import Header, check_chunk
+from shoal.results.journal import Journal, Part, State
 from shoal.results.names import names_of_axes, plain_axes, plain_names
+from shoal.results.stored_draws import StoredDraws
 
 if TYPE_CHECKING:
     from shoal.results.result import Result
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+GROUPS = ("posterior", "sample_stats")
+DRAWN = ("chain", "draw")
+# What is said anew of a run that goes on.
+ANEW = ("num_samples", "finished", "settings", "versions", "warmup")
+# How the names of files end that Zarr has not written to the end.
+HALF_WRITTEN = ".partial"
 # Large enough that a long run makes few files, small enough that writing a part of one costs little.
 FILE_BYTES = 4_000_000
+# Seconds between times when the arrays get what the journal has: a part of a file is as dear to write as all of it.
+STORED_EVERY = 3.0
 
 
 def zarr_package() -> Any:
@@ -52,72 +65,121 @@ def to_json(value: Any) -> str:
     return json.dumps(plain(value), ensure_ascii=False)
 
 
-class StoredDraws(Mapping[str, np.ndarray]):
-    """Variables of one group of a store, read from disk each time one is asked for.
-
-    Attributes:
-        count: the number of draws that are shown; later ones are not committed.
-    """
-
-    def __init__(self, arrays: Mapping[str, Any], count: int) -> None:
-        self._arrays = dict(arrays)
-        self.count = count
-
-    def __getitem__(self, name: str) -> np.ndarray:
-        array = self._arrays[name]
-        values = np.asarray(array[:, : self.count])
-        return values.astype(bool) if array.attrs.get("stored_dtype") == "bool" else values
-
-    def shape(self, name: str) -> tuple[int, ...]:
-        """The shape of a variable, chain and draw not counted; nothing is read.
-
-        Args:
-            name: the variable.
-
-        Returns:
-            The shape.
-        """
-        return tuple(self._arrays[name].shape[2:])
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._arrays)
-
-    def __len__(self) -> int:
-        return len(self._arrays)
-
-    def __repr__(self) -> str:
-        parts = [f"{name} {(array.shape[0], self.count, *array.shape[2:])}" for name, array in self._arrays.items()]
-        return f"StoredDraws({', '.join(parts)})"
-
-
 class ZarrDraws:
     """Writes draws to a Zarr store, chunk by chunk.
-
-    Args:
-        path: the directory of the run; see `check_new`.
-        num_samples: how many draws per chain are expected. Fewer are trimmed, more make the arrays longer.
-        header: what is known about the run.
 
     Attributes:
         path: the directory.
         header: what is known about the run.
-        committed: the number of draws written so far.
+        committed: the number of draws that count.
     """
 
     def __init__(self, path: str | os.PathLike[str], num_samples: int, header: Header) -> None:
-        self.path = check_new(path)
-        self.header = header
-        self.committed = 0
-        self._room = num_samples
+        """Make the store.
+
+        Args:
+            path: the directory of the run, which has no store yet.
+            num_samples: how many draws per chain are expected. Fewer are trimmed, more make the arrays longer.
+            header: what is known about the run.
+        """
+        self._begin(path, num_samples, header)
         names = (*names_of_axes(header.dims), *header.coords, *header.dims, *header.parameters)
         self._plain = plain_names(names)
-        self._root = zarr_package().open_group(str(self.path), mode="w-", zarr_format=3)
-        self._groups = {name: self._root.create_group(name) for name in ("posterior", "sample_stats")}
-        self._arrays: dict[str, dict[str, Any]] = {name: {} for name in self._groups}
-        self._order: dict[str, list[str]] = {name: [] for name in self._groups}
+        self._root = zarr_package().open_group(str(self.path), mode="a", zarr_format=3)
+        self._groups = {name: self._root.create_group(name) for name in GROUPS}
         for group in self._groups.values():
             self._write_coordinates(group)
-        self._root.attrs.update(self._first_attributes())
+        self._root.attrs.update(self._first_attributes())  # last: a store without them was never whole
+        self._consolidate()
+
+    @classmethod
+    def reopened(cls, path: str | os.PathLike[str], num_samples: int, header: Header) -> "ZarrDraws":
+        """Go on with the store of a run that ended early or is to be longer; make it where there is none.
+
+        The draws that count are those of the arrays and of the journal.
+
+        Args:
+            path: the directory of the run.
+            num_samples: how many draws per chain are expected, these included.
+            header: what is known about the run.
+        """
+        path = Path(path)
+        attributes = _attributes(path)
+        if "draws_committed" not in attributes:
+            for part in (*GROUPS, "tuning"):
+                shutil.rmtree(path / part, ignore_errors=True)
+            (path / "zarr.json").unlink(missing_ok=True)
+            draws = cls(path, num_samples, header)
+        else:
+            draws = object.__new__(cls)
+            draws._begin(path, num_samples, header)
+            draws._reopen(int(attributes["draws_committed"]))
+        for part in draws._journal.after(draws._stored):
+            draws._store(part)
+        draws.committed = draws._stored
+        return draws
+
+    def _begin(self, path: str | os.PathLike[str], num_samples: int, header: Header) -> None:
+        self.path, self.header = Path(path).expanduser().absolute(), header
+        self.committed = self._stored = 0
+        self._stored_at = time.monotonic()
+        self._room = num_samples
+        self._waiting: list[Part] = []
+        self._journal = Journal(self.path)
+        self._arrays: dict[str, dict[str, Any]] = {name: {} for name in GROUPS}
+        self._order: dict[str, list[str]] = {name: [] for name in GROUPS}
+
+    def _reopen(self, stored: int) -> None:
+        for left in self.path.rglob(f"*{HALF_WRITTEN}"):
+            left.unlink()
+        self._root = zarr_package().open_group(str(self.path), mode="r+", use_consolidated=False)
+        self._groups = {name: self._root[name] for name in GROUPS}
+        self._plain, self._stored = {}, stored
+        for name, group in self._groups.items():
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # of an array that a kill has left without its first file
+                own = {array.attrs.get("name", plain): array for plain, array in group.arrays()}
+            self._plain |= {name: array.basename for name, array in own.items()}
+            self._order[name] = list(group.attrs.get("variables", []))
+            # Those that a kill has left without their place among the others, too.
+            drawn = [variable for variable, array in own.items() if array.metadata.dimension_names[:2] == DRAWN]
+            self._arrays[name] = {variable: own[variable] for variable in dict.fromkeys((*self._order[name], *drawn))}
+            for array in self._arrays[name].values():
+                _declare_incomplete(array)
+        self._resize(max(self._room, stored))
+        anew = {name: value for name, value in self._first_attributes().items() if name in ANEW}
+        self._root.attrs.update(anew)
+        self._consolidate()
+
+    def rewind(self, count: int) -> None:
+        """Count so many draws only: those after them come again.
+
+        Args:
+            count: of draws, at most `committed`.
+        """
+        self.committed = self._stored = count
+
+    def clear_damage(self) -> str:
+        """Delete files of draws that cannot be read, so that they can be written again.
+
+        Returns:
+            What was wrong; empty where nothing was.
+        """
+        said = ""
+        for arrays in self._arrays.values():
+            for name, array in arrays.items():
+                per_file = array.chunks[1]
+                for number in range(-(-self._stored // per_file)):
+                    key = array.metadata.encode_chunk_key((0, number, *(0 for _ in array.shape[2:])))
+                    file = self.path / array.path / key
+                    try:
+                        if not file.is_file():
+                            raise FileNotFoundError("it is not there")
+                        array[:, number * per_file : (number + 1) * per_file]
+                    except (ValueError, OSError) as error:
+                        said = said or f"the file '{file}' of {name!r} cannot be read: {error}"
+                        file.unlink(missing_ok=True)
+        return said
 
     def _first_attributes(self) -> dict[str, Any]:
         return {
@@ -172,8 +234,10 @@ class ZarrDraws:
                 chunks=(chunk.shape[0], self._draws_per_chunk(chunk), *(max(1, n) for n in chunk.shape[2:])),
                 dtype=dtype,
                 fill_value=fill,
-                compressors=None,
-                dimension_names=("chain", "draw", *plain_axes(name, chunk.ndim - 2, self.header.dims, self._plain)),
+                compressors=zarr_package().codecs.Crc32cCodec(),
+                # A file that is not there is a damaged run, not draws that are all NaN.
+                config={"write_empty_chunks": True},
+                dimension_names=(*DRAWN, *plain_axes(name, chunk.ndim - 2, self.header.dims, self._plain)),
                 attributes=attributes | self._own_name(name),
             )
         return arrays[name]
@@ -182,29 +246,61 @@ class ZarrDraws:
         """Draws in one file of an array: as many as `FILE_BYTES` hold, whatever comes in one chunk of the run."""
         return int(np.clip(FILE_BYTES // max(1, chunk[:, :1].nbytes), 1, max(1, self._room)))
 
-    def append(self, values: Mapping[str, np.ndarray], stats: Mapping[str, np.ndarray]) -> None:
+    def append(
+        self,
+        values: Mapping[str, np.ndarray],
+        stats: Mapping[str, np.ndarray],
+        state: Callable[[], State] | None = None,
+    ) -> None:
         """Write a chunk, then count it.
 
         Args:
             values: draws by variable, each `[chain, n, *shape]`.
             stats: sample statistics, each `[chain, n]`.
+            state: what the run goes on from after it; None where it never has to.
         """
         count = check_chunk(self.header, values, stats)
-        begin, end = self.committed, self.committed + count
-        if end > self._room:
-            self._resize(end)
-        self._plain = plain_names((*values, *stats), self._plain)
-        for group, chunk in (("posterior", values), ("sample_stats", stats)):
+        values = {name: np.asarray(value) for name, value in values.items()}
+        part = Part(self.committed, values, {name: np.asarray(value) for name, value in stats.items()})
+        if state is None:
+            self._store(part)
+            self.committed = part.end
+            return
+        self._journal.write(part, state())
+        self.committed += count
+        self._waiting.append(part)
+        if time.monotonic() - self._stored_at >= STORED_EVERY:
+            self.flush()
+
+    def flush(self) -> None:
+        """Write to the arrays what only the journal has."""
+        if self._tail:
+            self._store(_joined(self._tail))
+        self._waiting, self._stored_at = [], time.monotonic()
+        self._journal.prune(self._stored)
+
+    def _store(self, part: Part) -> None:
+        """Write a chunk to the arrays, then its number to the attributes."""
+        if part.end > self._room:
+            self._resize(part.end)
+        self._plain = plain_names((*part.values, *part.stats), self._plain)
+        for group, chunk in zip(GROUPS, (part.values, part.stats), strict=True):
             for name, value in chunk.items():
-                value = np.asarray(value)
-                self._array(group, name, value)[:, begin:end] = value
+                self._array(group, name, value)[:, part.begin : part.end] = value
             # Directories come back in any order, and the table should have the model's.
-            if list(self._arrays[group]) != self._order[group]:
-                self._groups[group].attrs["variables"] = list(self._arrays[group])
-                self._order[group] = list(self._arrays[group])
+            if list(chunk) != self._order[group]:
+                self._arrays[group] = {name: self._arrays[group][name] for name in chunk}
+                self._groups[group].attrs["variables"] = self._order[group] = list(chunk)
+                self._consolidate()
         # Counted here first: the arrays are never cut to less than a reader was told to read.
-        self.committed = end
-        self._root.attrs["draws_committed"] = end
+        self._stored = part.end
+        self._root.attrs["draws_committed"] = max(part.end, self._root.attrs["draws_committed"])
+
+    def _consolidate(self) -> None:
+        """Repeat what the groups hold at the top: whoever opens the store need not look for it among other files."""
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            self._root = zarr_package().consolidate_metadata(self._root.store)
 
     def _resize(self, room: int) -> None:
         for name, group in self._groups.items():
@@ -214,16 +310,22 @@ class ZarrDraws:
             if room:
                 group["draw"][...] = np.arange(room)
         self._room = room
+        self._consolidate()
 
     @property
     def draws(self) -> StoredDraws:
         """The draws so far, read from disk on access."""
-        return StoredDraws(self._arrays["posterior"], self.committed)
+        return StoredDraws(self._arrays["posterior"], self._stored, [part.values for part in self._tail])
 
     @property
     def sample_stats(self) -> StoredDraws:
         """The sample statistics so far, read from disk on access."""
-        return StoredDraws(self._arrays["sample_stats"], self.committed)
+        return StoredDraws(self._arrays["sample_stats"], self._stored, [part.stats for part in self._tail])
+
+    @property
+    def _tail(self) -> list[Part]:
+        """Chunks that the arrays lack."""
+        return [part for part in self._waiting if part.end > self._stored]
 
     def finish(self, result: "Result") -> None:
         """Trim to the draws that were made and write what is known at the end.
@@ -231,11 +333,12 @@ class ZarrDraws:
         Args:
             result: of this run; its tuning, timing, gradients, findings and notes are written.
         """
+        self.flush()
         self._resize(self.committed)
         for arrays in self._arrays.values():
             for array in arrays.values():
                 _declare_complete(array)
-        tuning = self._root.create_group("tuning")
+        tuning = self._root.create_group("tuning", overwrite=True)
         for name, value in result.tuning.items():
             value = np.asarray(value)
             names = tuple(f"{name}_dim_{axis}" for axis in range(value.ndim))
@@ -243,12 +346,14 @@ class ZarrDraws:
                 name, shape=value.shape, dtype=value.dtype, dimension_names=names, compressors=None
             )
             array[...] = value
+        self._consolidate()
         self._root.attrs.update(
             {
                 "timing": to_json(result.timing._asdict()),
                 "gradients": to_json(result.gradients._asdict()),
                 "notes": to_json([note.as_dict() for note in result.notes]),
                 "findings": to_json([finding.as_dict() for finding in result.findings]),
+                "warmup": to_json(self.header.warmup),
                 "draws_committed": self.committed,
                 "interrupted": bool(result.interrupted),
                 "finished": True,
@@ -265,6 +370,49 @@ def _storage(dtype: np.dtype[Any]) -> tuple[np.dtype[Any], Any, dict[str, Any]]:
         missing = int(limits.max if dtype.kind == "u" else limits.min)
         return dtype, missing, {"_FillValue": missing}
     return dtype, np.nan, {}
+
+
+def _declare_incomplete(array: Any) -> None:
+    """The inverse of `_declare_complete`."""
+    dtype = np.dtype(bool) if array.attrs.get("stored_dtype") == "bool" else array.dtype
+    array.attrs.update(_storage(dtype)[2])
+    if "dtype" in array.attrs:
+        del array.attrs["dtype"]
+
+
+def _joined(parts: Sequence[Part]) -> Part:
+    """Chunks that follow on each other as one."""
+    together = lambda chunks: {name: np.concatenate([chunk[name] for chunk in chunks], axis=1) for name in chunks[0]}
+    return Part(parts[0].begin, together([part.values for part in parts]), together([part.stats for part in parts]))
+
+
+class Made(NamedTuple):
+    """What a directory has of a run.
+
+    Attributes:
+        draws: that its arrays have.
+        asked: draws that it was last asked for; 0 where its warmup has not ended.
+        finished: whether it made them all.
+    """
+
+    draws: int = 0
+    asked: int = 0
+    finished: bool = False
+
+
+def made(path: Path) -> Made:
+    """What the directory of a run has of it."""
+    attributes = _attributes(path)
+    finished = attributes.get("finished", False) and not attributes["interrupted"]
+    draws, asked = (int(attributes.get(name, 0)) for name in ("draws_committed", "num_samples"))
+    return Made(draws, asked, finished)
+
+
+def _attributes(path: Path) -> dict[str, Any]:
+    """Of the store in a directory; none where there is no store."""
+    if not (path / "zarr.json").is_file():
+        return {}
+    return zarr_package().open_group(str(path), mode="r", use_consolidated=False).attrs.asdict()
 
 
 def _declare_complete(array: Any) -> None:

@@ -1,4 +1,4 @@
-"""A tuning as arrays by name, and back: what a result holds and a store writes."""
+"""A tuning from arrays by path: what a result holds and a store writes."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -7,20 +7,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-
-def tuning_to_arrays(tuning: Any) -> dict[str, np.ndarray]:
-    """A tuning by path, such as `metric.scale`: what a result holds and a store writes."""
-    leaves = jax.tree_util.tree_leaves_with_path(tuning)
-    return {jax.tree_util.keystr(path, simple=True, separator="."): np.asarray(leaf) for path, leaf in leaves}
+from shoal.paths import by_path
 
 
 def tuning_from_arrays(arrays: Mapping[str, np.ndarray], like: Any) -> Any:
-    """The inverse of `tuning_to_arrays`, in the structure and dtypes of `like`.
+    """The inverse of `by_path`, in the structure and dtypes of `like`.
 
     Raises:
         ValueError: a field is missing, unknown or of another shape: the tuning is another sampler's or model's.
     """
-    expected = tuning_to_arrays(like)
+    expected = by_path(like)
     if set(arrays) != set(expected):
         raise ValueError(
             f"tuning has the fields {', '.join(sorted(arrays))}; this sampler needs "

@@ -24,7 +24,8 @@ from shoal.warmup.phases import (
     settling_kernel,
 )
 from shoal.warmup.race import Race, race
-from shoal.warmup.stages import FEW_CHAINS, Stages
+from shoal.warmup.stages import Stages
+from shoal.warmup.trail import FEW_CHAINS
 from shoal.warmup.whitening import simplest, unit
 
 

@@ -18,7 +18,8 @@ from shoal.diagnostics.necks import NECK, TAILS, Neck, hopeless, worst_tail
 from shoal.kernels import JitteredHMC
 from shoal.warmup.phases import settling_adaptation
 from shoal.warmup.setting import Setting
-from shoal.warmup.stages import Stages, Trail
+from shoal.warmup.stages import Stages
+from shoal.warmup.trail import Trail
 
 # Of the hopeless proposals, the share that must begin in one tail.
 GATHERED = 0.5

@@ -21,7 +21,8 @@ from shoal.dynamics.integrators import MCLACHLAN, TWO_LEAPFROGS
 from shoal.kernels import JitteredHMC
 from shoal.kernels.microcanonical import Microcanonical
 from shoal.warmup.setting import Setting, corrected, guessed, retuned
-from shoal.warmup.stages import Stages, Trail
+from shoal.warmup.stages import Stages
+from shoal.warmup.trail import Trail
 from shoal.warmup.whitening import WORTH, Choice, Whitening, choose, unit
 
 # Draws of the stages of burn-in: short at first, when the metric is wrong.

@@ -23,7 +23,8 @@ from shoal.kernels import JitteredHMC
 from shoal.warmup.phases import ADAPTING, Phase, fixed, settling_adaptation
 from shoal.warmup.reach import growth
 from shoal.warmup.setting import Setting, corrected, retuned
-from shoal.warmup.stages import Stages, Trail
+from shoal.warmup.stages import Stages
+from shoal.warmup.trail import Trail
 
 EFFECTIVE = 4000
 MARGIN = 1.2

@@ -15,7 +15,7 @@ from typing import NamedTuple
 import numpy as np
 
 from shoal.diagnostics.rows import blocks, moving, normal_scores
-from shoal.warmup.stages import Trail
+from shoal.warmup.trail import Trail
 
 # Trajectories become longer where a draw with one of the longer half gives fewer effective draws than this of the
 # slowest quantity (of the slowest direction of a Gaussian it gives 0.8).

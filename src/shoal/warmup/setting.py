@@ -10,7 +10,7 @@ from shoal.dynamics.integrators import TWO_LEAPFROGS, Integrator
 from shoal.kernels import JitteredHMC
 from shoal.kernels.jittered_hmc import JitteredHMCTuning
 from shoal.warmup.pace import pace
-from shoal.warmup.stages import Trail
+from shoal.warmup.trail import Trail
 from shoal.warmup.whitening import Whitening, unit
 
 # The step of two leapfrogs that a standard normal law in d dimensions accepts four times in five is this over the

@@ -4,17 +4,17 @@ import contextlib
 import itertools
 import time
 from collections.abc import Callable, Hashable, Iterator
-from typing import Any, NamedTuple
+from typing import Any
 
 import equinox as eqx
 import jax
 import numpy as np
-from jaxtyping import Array, Float, PRNGKeyArray
+from jaxtyping import Float, PRNGKeyArray
 
 from shoal.adaptation.base import Adaptation
-from shoal.ensemble import Transition
 from shoal.kernels.base import AnyKernel
 from shoal.mesh import Placement
+from shoal.paths import like
 from shoal.program import Program, Run
 from shoal.run import (
     Whereabouts,
@@ -22,112 +22,25 @@ from shoal.run import (
     compile_phase,
     enter,
     frozen,
+    on_host,
     prepare_phase,
     resume,
+    revived,
+    shape_of_ensemble,
     start,
     sweeps_as_array,
     whereabouts,
 )
 from shoal.target import Target
+from shoal.warmup.ledger import Ledger, NoLedger, Played
 from shoal.warmup.modes import outweighed
 from shoal.warmup.scouts import leaders, those_of, together
+from shoal.warmup.trail import FEW_CHAINS, Trail, keep_trail
 
 # Draws that go to the host at a time: the buffer on the device is as long, whatever the stage.
 CAPACITY = 10
-# Fewer chains than this say little at one time: draws of different times are put together.
-FEW_CHAINS = 16
-# A chain this many interquartile ranges below the median is behind: 13 standard deviations of a normal law.
-FAR_BEHIND = 10.0
-# A scout is lost when its log density is this many times the dimension below that of the best quarter: a region there
-# would have to be a thousand times as wide in every direction to hold as much of the mass. In few dimensions that would
-# be nothing unusual, so they count as more.
-LOST, LOST_DIMENSIONS = 7.0, 10
 # Starts that must have a scout in the upper of two modes before those in the lower, without mass, are lost.
 FEWEST_STARTS = 2
-# What the host looks at of a stage, at most: more chains or draws say little more about scales.
-MOST_NUMBERS = 2**24
-
-
-def keep_trail(transition: Transition, target: Target) -> dict[str, Array]:
-    """Everything that a metric or a race is judged by."""
-    after, info = transition.after, transition.info
-    return {
-        "position": after.position,
-        "gradient": after.gradient,
-        "log_density": after.log_density,
-        "acceptance": info.acceptance_rate,
-        "step_size": info.step_size,
-        "gradients": info.gradients,
-    }
-
-
-class Trail(NamedTuple):
-    """What a stage left, `[draw, chain]` and, for positions and gradients, `[draw, chain, dim]`."""
-
-    position: np.ndarray
-    gradient: np.ndarray
-    log_density: np.ndarray
-    acceptance: np.ndarray
-    step_size: np.ndarray
-    gradients: np.ndarray
-
-    def joined(self, later: "Trail") -> "Trail":
-        """This and what came after it."""
-        return Trail(*(np.concatenate(parts) for parts in zip(self, later, strict=True)))
-
-    def late(self, share: float = 0.5) -> "Trail":
-        """The last part of it."""
-        return self.since(len(self.log_density) - max(1, round(share * len(self.log_density))))
-
-    def since(self, draw: int) -> "Trail":
-        """From a draw on."""
-        return Trail(*(part[draw:] for part in self))
-
-    def chains(self, members: np.ndarray) -> "Trail":
-        """Some of the chains."""
-        return Trail(*(part[:, members] for part in self))
-
-    def latest(self, draws: int) -> "Trail":
-        """The last so many draws."""
-        return self.since(max(0, len(self.log_density) - draws))
-
-    def thinned(self, draws: int | None = None) -> "Trail":
-        """As many chains, evenly spaced, as fit into `MOST_NUMBERS` with so many draws; with its own by default."""
-        _, chains, dim = self.position.shape
-        most = max(2, MOST_NUMBERS // max((draws or len(self.log_density)) * dim, 1))
-        return self if chains <= most else self.chains(np.linspace(0, chains - 1, most).astype(int))
-
-    @property
-    def deviation(self) -> float:
-        """Standard deviation of the log density between chains, at the median draw; of few chains, of all draws."""
-        few = self.log_density.shape[1] < FEW_CHAINS
-        late = self.log_density[-(len(self.log_density) // 2) :]
-        spread = late.std(dtype=float) if few else np.median(self.log_density.std(1, dtype=float))
-        return float(max(spread, np.finfo(np.float32).tiny))
-
-    @property
-    def drift(self) -> float:
-        """How far the mean log density of the second half is above that of the first, in `deviation`."""
-        half = len(self.log_density) // 2
-        early, late = self.log_density[:half], self.log_density[-half:]
-        return float((late.mean(dtype=float) - early.mean(dtype=float)) / self.deviation)
-
-    @property
-    def behind(self) -> np.ndarray:
-        """Which chains have a log density far below that of most others: still on their way, as a rule."""
-        level = self.log_density.mean(0, dtype=float)
-        if level.size < FEW_CHAINS:
-            return np.zeros(level.size, bool)
-        low, middle, high = np.quantile(level, (0.25, 0.5, 0.75))
-        return middle - level > FAR_BEHIND * (high - low)
-
-    @property
-    def lost(self) -> np.ndarray:
-        """Which chains are where next to none of the mass can be, if the best quarter of them is where any is."""
-        level = self.log_density.mean(0, dtype=float)
-        if level.size < FEW_CHAINS:
-            return np.zeros(level.size, bool)
-        return np.quantile(level, 0.75) - level > LOST * max(self.position.shape[2], LOST_DIMENSIONS)
 
 
 class Stages:
@@ -139,6 +52,8 @@ class Stages:
         gradients: evaluations so far, over all chains.
         draws: of every chain so far.
         compile_seconds: spent compiling.
+        earlier_seconds: that stages took which an earlier process has played.
+        ledger: of the stages that have been played.
     """
 
     def __init__(
@@ -171,7 +86,9 @@ class Stages:
         self._starts = together(position)
         self._follows = np.arange(placement.num_chains)
         self.gradients = self.draws = 0
-        self.compile_seconds = 0.0
+        self.compile_seconds = self.earlier_seconds = 0.0
+        self.ledger: Ledger = NoLedger()
+        self._number = 0
         self._left: Whereabouts | None = None  # by chains that others now stand in for
         self._given_up: set[int] = set()  # starts from which some scout was
         self._made = 0  # draws that the random numbers of later ones must not repeat
@@ -328,6 +245,11 @@ class Stages:
             What they left, and the tuning that the adaptation has settled on.
         """
         program = Program(self.target, kernel, adaptation, {}, keep_trail, brief=brief)
+        asked = {"kernel": type(kernel).__name__, "draws": draws, "chains": self.num_chains}
+        self._number += 1
+        if (played := self.ledger.recall(self._number, asked)) is not None:
+            return self._again(played, program, tuning, draws)
+        began = time.perf_counter() - self.compile_seconds
         run, structure = self.ready(kernel, tuning), jax.tree.structure(tuning)
         with self._compiling(("enter", self.placement.layout, adaptation, structure)):
             run = enter(program, run, self.placement, draws, learning)
@@ -347,8 +269,23 @@ class Stages:
             self.tell(self, float(part["acceptance"].mean()))
         settled = frozen(program, run, self.placement)
         self.run = run
-        whole = {name: np.concatenate([part[name] for part in kept]) for name in kept[0]}
-        return Trail(**whole), settled
+        trail = Trail(**{name: np.concatenate([part[name] for part in kept]) for name in kept[0]})
+        seconds = time.perf_counter() - self.compile_seconds - began
+        left = on_host(run.ensemble, self.placement)
+        self.ledger.record(
+            self._number, asked, lambda: Played(trail, left, settled, int(run.step), self.gradients, seconds)
+        )
+        return trail, settled
+
+    def _again(self, played: Played, program: Program, tuning: Any, draws: int) -> tuple[Trail, Any]:
+        """What `play` left when an earlier process played it."""
+        self._kernel = program.kernel
+        ensemble = like(shape_of_ensemble(program, self.position.dtype), played.ensemble)
+        self.run = revived(self.placement, self.root, ensemble, played.step, tuning)
+        self.draws, self.gradients = self.draws + draws, played.gradients
+        self.earlier_seconds += played.seconds
+        self.tell(self, float(played.trail.acceptance.mean()))
+        return played.trail, self.placement.place(like(tuning, played.tuning), split=False)
 
     def ready(self, kernel: AnyKernel, tuning: Any) -> Run:
         """The chains where they are, with this kernel's memory and this tuning."""

@@ -1,0 +1,73 @@
+"""A file of arrays and facts that is complete or not there, and that says so when it is damaged."""
+
+import io
+import json
+import os
+import zlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+FACTS = "facts.json"
+UNFINISHED = ".part"
+DIGITS = 8
+
+
+class DamagedFileError(ValueError):
+    """A file is there but not what was written: cut off, or with bits that have changed."""
+
+
+class Archive(NamedTuple):
+    """What such a file holds.
+
+    Attributes:
+        arrays: by name.
+        facts: what JSON can hold, and numbers that are not finite.
+    """
+
+    arrays: dict[str, np.ndarray]
+    facts: dict[str, Any]
+
+
+def write_archive(path: Path, arrays: Mapping[str, Any], facts: Mapping[str, Any]) -> None:
+    """Write a file, or leave what was there.
+
+    The file is NumPy's `.npz` and eight digits more, a CRC-32 of all of it: ZIP's own checksums leave its directory
+    out. It gets its name when it is on the disk.
+
+    Args:
+        path: of the file, in a folder that exists.
+        arrays: by name; no name is `FACTS`.
+        facts: what JSON can hold, and numbers that are not finite.
+    """
+    buffer = io.BytesIO()
+    members: dict[str, Any] = {**arrays, FACTS: np.frombuffer(json.dumps(facts).encode(), np.uint8)}
+    np.savez(buffer, **members)
+    buffer.write(b"%08x" % zlib.crc32(buffer.getbuffer()))
+    part = path.with_name(path.name + UNFINISHED)
+    try:
+        with part.open("wb") as file:
+            file.write(buffer.getbuffer())
+            file.flush()
+            os.fsync(file.fileno())
+        part.replace(path)
+    except BaseException:
+        part.unlink(missing_ok=True)
+        raise
+
+
+def read_archive(path: Path) -> Archive:
+    """Read a file and check it.
+
+    Raises:
+        FileNotFoundError: it is not there.
+        DamagedFileError: it is not what was written.
+    """
+    contents = path.read_bytes()
+    if len(contents) < DIGITS or contents[-DIGITS:] != b"%08x" % zlib.crc32(memoryview(contents)[:-DIGITS]):
+        raise DamagedFileError(f"The file '{path}' is damaged: its checksum is not that of what it holds.")
+    with np.load(io.BytesIO(contents), allow_pickle=False) as members:
+        arrays = {name: members[name] for name in members.files}
+    return Archive(arrays, json.loads(arrays.pop(FACTS).tobytes()))

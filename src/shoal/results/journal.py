@@ -1,0 +1,141 @@
+"""Chunks of draws, each with the state of the run after it, in files of their own until the store has them.
+
+A Zarr store has many files, which cannot change together. So a chunk is first written to one file here, and counts
+from the moment when this file has its name; only then do the arrays get it. A kill in between leaves arrays that lack
+it, and whoever reads them next finds it here.
+"""
+
+import contextlib
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from shoal.results.archive import UNFINISHED, DamagedFileError, read_archive, write_archive
+
+FOLDER = "checkpoints"
+# Of the files whose draws the store has: the last one is what a run goes on from, and one may be damaged.
+KEPT = 2
+_NAME = re.compile(r"draws-(\d{10})-(\d{10})\.npz")
+_VALUE, _STAT, _STATE = "value:", "stat:", "state:"
+
+
+class State(NamedTuple):
+    """What a run goes on from.
+
+    Attributes:
+        arrays: by name.
+        facts: what JSON can hold.
+    """
+
+    arrays: Mapping[str, np.ndarray]
+    facts: Mapping[str, Any]
+
+
+class Part(NamedTuple):
+    """A chunk of draws.
+
+    Attributes:
+        begin: the number of its first draw.
+        values: by variable, `[chain, draw, *shape]`.
+        stats: by statistic, `[chain, draw]`.
+    """
+
+    begin: int
+    values: dict[str, np.ndarray]
+    stats: dict[str, np.ndarray]
+
+    @property
+    def end(self) -> int:
+        """The number of the draw after its last."""
+        return self.begin + next(array.shape[1] for array in (*self.values.values(), *self.stats.values()))
+
+
+class Journal:
+    """The files of a run.
+
+    Args:
+        run: the directory of the run.
+    """
+
+    def __init__(self, run: Path) -> None:
+        self.folder = run / FOLDER
+
+    def write(self, part: Part, state: State) -> None:
+        """Write a chunk and what is to be gone on from after it; they count when this returns."""
+        arrays = {_VALUE + name: array for name, array in part.values.items()}
+        arrays |= {_STAT + name: array for name, array in part.stats.items()}
+        arrays |= {_STATE + name: array for name, array in state.arrays.items()}
+        write_archive(self.folder / f"draws-{part.begin:010d}-{part.end:010d}.npz", arrays, state.facts)
+
+    def read(self, path: Path) -> tuple[Part, State]:
+        """One of the files.
+
+        Raises:
+            FileNotFoundError: it is not there.
+            DamagedFileError: it is not what was written.
+        """
+        arrays, facts = read_archive(path)
+        kinds = [
+            {name.removeprefix(kind): array for name, array in arrays.items() if name.startswith(kind)}
+            for kind in (_VALUE, _STAT, _STATE)
+        ]
+        return Part(_span(path)[0], kinds[0], kinds[1]), State(kinds[2], facts)
+
+    def files(self) -> list[Path]:
+        """In the order of their last draws."""
+        found = self.folder.glob("draws-*.npz") if self.folder.is_dir() else ()
+        return sorted((path for path in found if _NAME.fullmatch(path.name)), key=lambda path: _span(path)[::-1])
+
+    def after(self, count: int) -> list[Part]:
+        """The chunks that follow on so many draws, as far as they are there and whole."""
+        parts: list[Part] = []
+        for path in self.files():
+            begin, end = _span(path)
+            if begin <= count < end:
+                try:
+                    part, _ = self.read(path)
+                except (FileNotFoundError, DamagedFileError):
+                    break
+                parts.append(_since(part, count))
+                count = end
+        return parts
+
+    def prune(self, count: int) -> None:
+        """Delete files of which the store has all draws, but for the last ones.
+
+        Args:
+            count: of draws that the store has.
+        """
+        for path in self.files()[:-KEPT]:
+            if _span(path)[1] <= count:
+                path.unlink(missing_ok=True)
+
+    def forget(self, paths: list[Path]) -> None:
+        """Delete files that are damaged, or come after one."""
+        for path in paths:
+            path.unlink(missing_ok=True)
+
+    def sweep(self) -> None:
+        """Delete what a kill left half written."""
+        for part in self.folder.glob(f"*{UNFINISHED}"):
+            with contextlib.suppress(OSError):
+                part.unlink()
+
+
+def _span(path: Path) -> tuple[int, int]:
+    match = _NAME.fullmatch(path.name)
+    assert match is not None
+    begin, end = match.groups()
+    return int(begin), int(end)
+
+
+def _since(part: Part, count: int) -> Part:
+    rest = slice(count - part.begin, None)
+    return Part(
+        count,
+        {name: array[:, rest] for name, array in part.values.items()},
+        {name: array[:, rest] for name, array in part.stats.items()},
+    )

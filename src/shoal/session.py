@@ -1,0 +1,222 @@
+"""What the phases of a run have in common: what they are about, and what is told and kept on the way."""
+
+import platform
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import equinox as eqx
+import jax
+import numpy as np
+
+import shoal
+from shoal import compiling
+from shoal.adaptation import Fixed
+from shoal.durable.folder import Checkpoint, RunFolder
+from shoal.durable.identity import log_density_differs, other_run
+from shoal.ensemble import Ensemble
+from shoal.mesh import Placement
+from shoal.models.model import Model
+from shoal.paths import like
+from shoal.program import Program, Run, keep_draws
+from shoal.progress import ChunkReport
+from shoal.request import Request
+from shoal.results.draws import Header
+from shoal.results.journal import State
+from shoal.run import on_host, prepare_phase, report, revived
+from shoal.samplers.arrays import tuning_from_arrays
+from shoal.starts import Starts
+from shoal.statistics import Health, Moments
+from shoal.stopping import Stop
+from shoal.target import Target
+
+# The most that the device keeps of the draws before they go to the host. It does not depend on the number of
+# samples, so runs of any length are one compiled program.
+KEPT_BYTES, MOST_KEPT = 64 * 2**20, 500
+
+
+class SamplingPhase(NamedTuple):
+    """What is done once the tuning is fixed, and how many sweeps of it the device keeps before they go to the host."""
+
+    program: Program
+    capacity: int
+
+    @classmethod
+    def of(cls, request: Request, model: Model, target: Target, placement: Placement) -> "SamplingPhase":
+        kernel, folds = request.sampler.kernel(), {"health": Health(), "moments": Moments()}
+        position = jax.ShapeDtypeStruct((placement.num_padded, model.dim), request.dtype)
+        kept = jax.tree.leaves(eqx.filter_eval_shape(target.constrained, position))
+        per_draw = sum(leaf.size * leaf.dtype.itemsize for leaf in kept)
+        draws = max(1, min(MOST_KEPT, KEPT_BYTES // max(per_draw, 1)))
+        program = Program(target, kernel, Fixed(), folds, keep_draws)
+        return cls(program, max(1, draws // kernel.draws_per_sweep))
+
+    def prepare(self, request: Request, placement: Placement, root: Any, tuning: Any) -> None:
+        """Begin to compile it in the background, for a tuning of this form, if one is known."""
+        if tuning is not None and not self.program.kernel.remembers:
+            anywhere = np.zeros((placement.num_chains, self.program.target.dim), request.dtype)
+            prepare_phase(self.program, placement, root, anywhere, tuning, self.capacity)
+
+
+class Phase(NamedTuple):
+    """How far a phase has got: the run, the draws it has made, and what they took."""
+
+    run: Run
+    done: int = 0
+    seconds: float = 0.0
+
+
+@dataclass
+class Session:
+    """One call of `sample`: a warmup and sampling, which are phases of the same loop.
+
+    Attributes:
+        request: what was asked for.
+        model: what is sampled.
+        target: its log density.
+        placement: of the chains.
+        root: the key of the run.
+        sampling: what is done after the warmup.
+        starts: where the chains begin.
+        folder: what outlives the process; None where nothing does.
+        show: the progress.
+        stop: whether it is to end early.
+        seconds: that finding the starts took: compiling, as good as all of it.
+    """
+
+    request: Request
+    model: Model
+    target: Target
+    placement: Placement
+    root: Any
+    sampling: SamplingPhase
+    starts: Starts
+    folder: RunFolder | None
+    show: Callable[[ChunkReport], None]
+    stop: Stop
+    seconds: float
+
+    def check_log_density(self, ensemble: Ensemble) -> None:
+        """Refuse to go on with another posterior."""
+        assert self.folder is not None
+        there = np.asarray(ensemble.position), np.asarray(ensemble.log_density)
+        differs = log_density_differs(self.target, *there)
+        if differs:
+            raise ValueError(other_run(self.folder.path, [differs]))
+
+    def checkpoint(self, run: Run, done: int, seconds: float, whole: bool = True, **trees: Any) -> Checkpoint:
+        """What the phase goes on from."""
+        ensemble, statistics = on_host((run.ensemble, run.statistics), self.placement)
+        window = np.asarray(run.window).tolist()
+        facts = {"step": int(run.step), "window": window, "done": done, "seconds": seconds, "whole": whole}
+        return Checkpoint.of(facts, ensemble=ensemble, statistics=statistics, adaptation=run.adaptation, **trees)
+
+    def state(self, run: Run, done: int, seconds: float, whole: bool) -> State:
+        """The checkpoint as the journal takes it."""
+        kept = self.checkpoint(run, done, seconds, whole)
+        return State(kept.arrays, kept.facts)
+
+    def gone_on(self, run: Run, kept: Checkpoint) -> Phase:
+        """A phase where a checkpoint has it.
+
+        Args:
+            run: at the start of the phase.
+            kept: the checkpoint; one without a tuning is of a phase in which it stays.
+        """
+        place, facts = self.placement.place, kept.facts
+        tuning = run.tuning if "tuning" not in kept.trees else like(run.tuning, kept.tree("tuning"))
+        ensemble, statistics = (
+            like(tree, kept.tree(name)) for name, tree in (("ensemble", run.ensemble), ("statistics", run.statistics))
+        )
+        rows = place(jax.tree.map(self.placement.pad, statistics), split=True)
+        adaptation = like(run.adaptation, kept.tree("adaptation"))
+        adaptation, window = place((adaptation, np.array(facts["window"], np.int32)), split=False)
+        gone = revived(self.placement, self.root, ensemble, facts["step"], tuning)
+        gone = Run(gone.root, gone.step, gone.chain, gone.ensemble, gone.tuning, adaptation, rows, window)
+        return Phase(gone, facts["done"], facts["seconds"])
+
+    def on_host(self, kept: Any, draws: int) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+        """What was kept, `[chain, draw, *shape]`, without the chains that fill up a tile."""
+        chains = self.placement.rows
+        arrays = jax.tree.map(lambda leaf: np.asarray(leaf)[:draws, chains].swapaxes(0, 1), kept)
+        return arrays["values"], arrays["stats"]
+
+    def tell(self, phase: str, program: Program, run: Run, done: int, total: int, seconds: float) -> tuple[int, int]:
+        """Show how far it is; returns the gradients of the phase so far, used and paid."""
+        said = report(program, run, self.placement, self.starts.superchain)
+        health, moments = said["health"], said.get("moments")
+        known = None if moments is None else moments["r_hat_nested"][np.isfinite(moments["r_hat_nested"])]
+        r_hat = None if known is None or known.size == 0 else float(known.max())
+        self.show(
+            ChunkReport(
+                phase=phase,
+                done=done,
+                total=total,
+                num_chains=self.request.num_chains,
+                acceptance=float(health["acceptance"]),
+                divergences=int(health["divergences"]),
+                gradients=int(health["gradients"]),
+                seconds=seconds,
+                r_hat=r_hat,
+            )
+        )
+        return int(health["gradients"]), int(health["paid"])
+
+    def header(self, settings: dict[str, Any], warmup: dict[str, Any]) -> Header:
+        return Header(
+            superchain=self.starts.superchain,
+            parameters=tuple(self.model.parameter_names),
+            dims=self.model.dims,
+            coords=self.model.coords,
+            settings=settings,
+            warmup=warmup,
+            versions=versions(),
+        )
+
+
+def first_tuning(request: Request, dim: int) -> Any:
+    """The given tuning, or what warmup begins with."""
+    first = request.sampler.tuning(dim, request.dtype)
+    return first if request.tuning is None else tuning_from_arrays(request.tuning, first)
+
+
+def expected_tuning(request: Request, dim: int) -> Any | None:
+    """Of the form that sampling will have, as far as is known."""
+    if request.tuning is None:
+        return request.sampler.expected(dim, request.dtype)
+    return request.sampler.frozen(first_tuning(request, dim))
+
+
+def recorded_settings(
+    request: Request, model: Model, placement: Placement, starts: Starts, seed: int
+) -> dict[str, Any]:
+    """What a run was asked to do, as it is recorded with it."""
+    return {
+        "model": model.name,
+        **({} if model.origin is None else {"target": model.origin}),
+        "dim": model.dim,
+        "sampler": request.sampler.name,
+        **{f"sampler.{name}": value for name, value in request.sampler.settings().items()},
+        "num_chains": request.num_chains,
+        "num_superchains": int(starts.superchain.max()) + 1,
+        "num_warmup": request.num_warmup,
+        "num_samples": request.num_samples,
+        "seed": seed,
+        "precision": request.precision,
+        "tile": placement.layout.tile,
+        "deterministic": compiling.is_deterministic(),
+        "tuning_given": request.tuning is not None,
+    }
+
+
+def versions() -> dict[str, str]:
+    """What a run was made with."""
+    devices = jax.local_devices()
+    return {
+        "shoal": shoal.__version__,
+        "jax": jax.__version__,
+        "numpy": np.__version__,
+        "python": platform.python_version(),
+        "backend": devices[0].platform,
+        "devices": f"{len(devices)} x {devices[0].device_kind}",
+    }

@@ -1,0 +1,152 @@
+"""The warmup of a run, in this process or in one that has ended."""
+
+import json
+import time
+from typing import Any, NamedTuple
+
+import equinox as eqx
+
+from shoal.adaptation import Fixed
+from shoal.diagnostics.findings import Finding
+from shoal.durable.folder import Checkpoint
+from shoal.paths import like
+from shoal.program import Program, Run, keep_nothing
+from shoal.progress import ChunkReport
+from shoal.run import compile_phase, drive, enter, frozen, on_host, revived, shape_of_ensemble, start
+from shoal.samplers.staged import Staged
+from shoal.session import Phase, Session, first_tuning
+from shoal.statistics import Health
+from shoal.warmup.stages import Stages
+
+# Warmup keeps no draws, so a chunk of it may have any length.
+ANY = 2**30
+# Seconds between checkpoints of such a warmup.
+KEPT_EVERY = 1.0
+
+
+class Warm(NamedTuple):
+    """What a warmup left: the run with the tuning to sample with, what it cost, and what is told of it."""
+
+    run: Run
+    compile_seconds: float
+    seconds: float
+    gradients: int
+    record: dict[str, Any]
+    findings: tuple[Finding, ...]
+
+
+def warmed(session: Session) -> Warm:
+    """What the warmup left, in this process or in an earlier one."""
+    folder = session.folder
+    kept = None if folder is None else folder.warm()
+    if kept is not None:
+        facts = kept.facts
+        ensemble = like(shape_of_ensemble(session.sampling.program, session.request.dtype), kept.tree("ensemble"))
+        session.check_log_density(ensemble)
+        tuning = session.placement.place(
+            like(first_tuning(session.request, session.target.dim), kept.tree("tuning")), split=False
+        )
+        run = revived(session.placement, session.root, ensemble, facts["step"], tuning)
+        findings = tuple(Finding.from_dict(finding) for finding in facts["findings"])
+        return Warm(run, 0.0, facts["seconds"], facts["gradients"], facts["record"], findings)
+    warm = _staged(session) if session.request.ends_itself else _fixed_length(session)
+    # As JSON gives it back, so that a run that was resumed tells the same.
+    warm = warm._replace(record=json.loads(json.dumps(warm.record, default=_plain)))
+    if folder is not None:
+        facts = {
+            "step": int(warm.run.step),
+            "seconds": warm.seconds,
+            "gradients": warm.gradients,
+            "record": warm.record,
+            "findings": [finding.as_dict() for finding in warm.findings],
+        }
+        left = on_host(warm.run.ensemble, session.placement)
+        folder.keep_warm(Checkpoint.of(facts, ensemble=left, tuning=warm.run.tuning))
+    return warm
+
+
+def _recalled(session: Session, kept: Checkpoint) -> Warm:
+    """What the warmup left in an earlier process."""
+    request, placement, facts = session.request, session.placement, kept.facts
+    ensemble = like(shape_of_ensemble(session.sampling.program, request.dtype), kept.tree("ensemble"))
+    session.check_log_density(ensemble)
+    tuning = like(first_tuning(request, session.target.dim), kept.tree("tuning"))
+    run = revived(placement, session.root, ensemble, facts["step"], placement.place(tuning, split=False))
+    findings = tuple(Finding.from_dict(finding) for finding in facts["findings"])
+    return Warm(run, 0.0, facts["seconds"], facts["gradients"], facts["record"], findings)
+
+
+def _fixed_length(session: Session) -> Warm:
+    """A warmup of as many draws as were asked for, in one phase."""
+    request, sampler, folder = session.request, session.request.sampler, session.folder
+    began = time.perf_counter()
+    first = first_tuning(session.request, session.target.dim)
+    adaptation = Fixed() if request.tuning is not None else sampler.adaptation()
+    warm = Program(session.target, sampler.warmup_kernel(), adaptation, {"health": Health()}, keep_nothing)
+    kept = None if folder is None else folder.warmup()
+    if kept is None:
+        run = start(warm, session.placement, session.root, session.starts.position, first)
+        phase = Phase(enter(warm, run, session.placement, request.num_warmup))
+    else:
+        ensemble = like(shape_of_ensemble(warm, request.dtype), kept.tree("ensemble"))
+        session.check_log_density(ensemble)
+        run = revived(session.placement, session.root, ensemble, kept.facts["step"], first)
+        phase = session.gone_on(enter(warm, run, session.placement, request.num_warmup), kept)
+    if request.num_warmup:
+        compile_phase(warm, phase.run, session.placement, ANY)
+    compiled = time.perf_counter() - began
+    seconds, length = phase.seconds, request.num_warmup
+    run = phase.run
+    gradients = session.tell("warmup", warm, run, phase.done, length, seconds)[0] if phase.done else 0
+    began = kept_at = time.perf_counter()
+    for chunk in drive(warm, run, session.placement, length, ANY, phase.done):
+        run = chunk.run
+        seconds = phase.seconds + time.perf_counter() - began
+        gradients, _ = session.tell("warmup", warm, run, chunk.done, length, seconds)
+        if folder is not None and (session.stop.asked or time.perf_counter() - kept_at >= KEPT_EVERY):
+            folder.keep_warmup(chunk.done, session.checkpoint(run, chunk.done, seconds, tuning=run.tuning))
+            kept_at = time.perf_counter()
+        session.stop.check()
+    began = time.perf_counter()
+    run = eqx.tree_at(lambda r: r.tuning, run, frozen(warm, run, session.placement))
+    compiled += time.perf_counter() - began
+    return Warm(run, compiled, seconds, gradients, {"draws": length}, ())
+
+
+def _staged(session: Session) -> Warm:
+    """A warmup that ends by itself."""
+    request, placement, starts, root = session.request, session.placement, session.starts, session.root
+    sampler = request.sampler
+    assert isinstance(sampler, Staged)
+    began = time.perf_counter()
+    taken = lambda stages: time.perf_counter() - began - stages.compile_seconds + stages.earlier_seconds
+
+    def tell(stages: Stages, acceptance: float) -> None:
+        session.show(
+            ChunkReport(
+                phase="warmup",
+                done=stages.draws,
+                total=None,
+                num_chains=request.num_chains,
+                acceptance=acceptance,
+                divergences=0,
+                gradients=stages.gradients,
+                seconds=taken(stages),
+            )
+        )
+        session.stop.check()
+
+    foresee = lambda tuning: session.sampling.prepare(request, placement, root, sampler.frozen(tuning))
+    most = request.num_warmup
+    stages = Stages(session.target, placement, root, starts.position, most, tell, starts.chosen, foresee)
+    if session.folder is not None:
+        stages.ledger = session.folder
+    warmed = sampler.warm_up(stages, session.model.dim, request.dtype)
+    run = stages.ready(sampler.kernel(), warmed.tuning)
+    record = {"draws": stages.draws, **warmed.record}
+    return Warm(run, stages.compile_seconds, taken(stages), stages.gradients, record, warmed.findings)
+
+
+def _plain(value: Any) -> Any:
+    """What JSON does not know: NumPy's numbers and arrays."""
+    return value.tolist()

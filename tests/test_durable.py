@@ -1,0 +1,651 @@
+"""A run outlives its process: whenever it is killed, it goes on, and ends as the run that was never killed."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+import warnings
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import shoal
+from shoal.results.archive import DamagedFileError, read_archive, write_archive
+from shoal.results.journal import Journal
+
+pytest.importorskip("zarr", reason="a run on disk needs Zarr")
+
+SCALE = np.array([0.5, 1.0, 2.0], np.float32)
+
+
+class Killed(BaseException):
+    """As SIGKILL: nothing that Shoal does on the way out of an error is done."""
+
+
+def log_density(params, data):
+    return -0.5 * jnp.sum((params["x"] / data["scale"]) ** 2) - 0.5 * params["y"] ** 2 * jnp.exp(-params["x"][0])
+
+
+def narrower(params, data):
+    return log_density(params, data) - 0.5 * params["y"] ** 2 * 0.2
+
+
+def model(scale=SCALE, log_density=log_density, size=3):
+    return shoal.Model(
+        params={"x": shoal.real(size), "y": shoal.real()}, log_density=log_density, data={"scale": scale}, name="small"
+    )
+
+
+SAMPLERS = {
+    "auto": {"num_chains": 32, "sampler": "auto"},
+    "auto, few chains": {"num_chains": 4, "sampler": "auto"},
+    "chees": {"num_chains": 16, "num_warmup": 60, "sampler": "chees"},
+    "nuts": {"num_chains": 16, "num_warmup": 60, "sampler": "nuts"},
+    "meads": {"num_chains": 32, "num_warmup": 60, "sampler": "meads"},
+    "mams": {"num_chains": 16, "num_warmup": 60, "sampler": "mams"},
+    "brief": {"num_chains": 16, "num_warmup": 5, "sampler": "chees"},
+    "hmc": {"num_chains": 16, "num_warmup": 20, "sampler": shoal.HMC(step_size=0.3, num_steps=3)},
+}
+DRAWS = 24
+BRIEF = {"name": "brief", "draws": 3}
+# Of the writes of a run one in so many is its last; `make validate` takes each of them.
+STRIDE = int(os.environ.get("SHOAL_KILL_STRIDE", "3"))
+
+
+def sample(out=None, draws=DRAWS, name="chees", target=None, **changes):
+    asked = {"num_samples": draws, "progress_bar": False, **SAMPLERS[name], **changes}
+    return shoal.sample(model() if target is None else target, out=out, **asked)
+
+
+@pytest.fixture(autouse=True)
+def short_chunks(monkeypatch):
+    """Of one sweep each, written at once to the arrays and to the checkpoints."""
+    monkeypatch.setattr("shoal.run.CHUNK_SECONDS", 0.0)
+    monkeypatch.setattr("shoal.warming.KEPT_EVERY", 0.0)
+    monkeypatch.setattr("shoal.results.zarr_draws.STORED_EVERY", 0.0)
+
+
+@pytest.fixture
+def killed(monkeypatch):
+    """Begin a run, and kill it when so many chunks of a phase have been told of."""
+
+    def begin(phase, chunks, **asked):
+        import contextlib
+
+        told = []
+
+        def show(chunk):
+            told.append(chunk.phase)
+            if told.count(phase) == chunks:
+                raise Killed
+
+        with monkeypatch.context() as patch:
+            patch.setattr("shoal.sampling.progress", lambda wanted: contextlib.nullcontext(show))
+            with pytest.raises(Killed):
+                sample(**asked)
+
+    return begin
+
+
+_WHOLE = {}
+
+
+def whole(name="chees", draws=DRAWS):
+    """The run that nothing happens to."""
+    if (name, draws) not in _WHOLE:
+        _WHOLE[name, draws] = sample(name=name, draws=draws)
+    return _WHOLE[name, draws]
+
+
+def same(result, expected):
+    for part in ("draws", "sample_stats", "tuning"):
+        mine, theirs = getattr(result, part), getattr(expected, part)
+        assert list(mine) == list(theirs) if part != "tuning" else set(mine) == set(theirs)
+        for name in theirs:
+            np.testing.assert_array_equal(np.asarray(mine[name]), np.asarray(theirs[name]), err_msg=f"{part}: {name}")
+    assert result.gradients == expected.gradients
+    assert result.warmup == expected.warmup
+    assert result.interrupted == expected.interrupted
+    kept = [finding for finding in result.findings if finding.kind != "recovered"]
+    assert str(kept) == str(list(expected.findings))
+    assert result.summary().equals(expected.summary())
+
+
+@pytest.mark.parametrize("name", [name for name in SAMPLERS if name != "brief"])
+@pytest.mark.parametrize(("phase", "chunks"), [("warmup", 1), ("warmup", 4), ("sampling", 1), ("sampling", 2)])
+def test_a_killed_run_ends_as_one_that_was_let_alone(tmp_path, killed, name, phase, chunks):
+    killed(phase, chunks, out=tmp_path / "run", name=name)
+    same(sample(tmp_path / "run", name=name), whole(name))
+    same(shoal.load(tmp_path / "run"), whole(name))
+
+
+def test_the_warmup_of_auto_plays_no_stage_twice(tmp_path, killed, monkeypatch):
+    killed("sampling", 1, out=tmp_path / "run", name="auto")
+    with monkeypatch.context() as patch:
+        patch.setattr("shoal.warmup.stages.Stages.play", lambda *rest, **named: pytest.fail("played again"))
+        same(sample(tmp_path / "run", name="auto"), whole("auto"))
+    killed("warmup", 12, out=tmp_path / "early", name="auto")
+    stages = sorted((tmp_path / "early" / "checkpoints").glob("stage-*"))
+    assert stages
+    from shoal.warmup.stages import advance
+
+    swept = []
+    counted = lambda program, run, sweeps, *rest: (swept.append(int(run.step)), advance(program, run, sweeps, *rest))[1]
+    monkeypatch.setattr("shoal.warmup.stages.advance", counted)
+    same(sample(tmp_path / "early", name="auto"), whole("auto"))
+    made = read_archive(stages[-1]).facts["step"] if stages[-1].exists() else min(swept)
+    assert min(swept) >= made > 0
+    assert not list((tmp_path / "early" / "checkpoints").glob("stage-*")), "not needed any more"
+
+
+def test_a_kill_before_anything_is_kept(tmp_path, monkeypatch):
+    def die(*rest):
+        raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr("shoal.sampling.sampled", die)
+        with pytest.raises(Killed):
+            sample(tmp_path / "run")
+    same(sample(tmp_path / "run"), whole())
+
+
+@pytest.fixture
+def dying(monkeypatch):
+    """The process dies at the n-th thing that it does to the disk; with `torn`, half of the file is there."""
+    import zarr
+
+    left = [0]
+    store, replace, delete = zarr.storage.LocalStore.set, Path.replace, Path.unlink
+
+    def count():
+        left[0] -= 1
+        if left[0] == 0:
+            raise Killed
+
+    async def stored(self, key, value, *rest):
+        count()
+        return await store(self, key, value, *rest)
+
+    def replaced(self, target):
+        count()
+        return replace(self, target)
+
+    def deleted(self, missing_ok=False):
+        count()
+        return delete(self, missing_ok=missing_ok)
+
+    monkeypatch.setattr(zarr.storage.LocalStore, "set", stored)
+    monkeypatch.setattr(Path, "replace", replaced)
+    monkeypatch.setattr(Path, "unlink", deleted)
+
+    def after(times):
+        left[0] = times
+
+    return after
+
+
+def test_a_kill_at_any_write(tmp_path, dying):
+    """Writes of a short run in turn are the last one of its process, and then some write of the resumed one."""
+    sample(tmp_path / "first", **BRIEF)  # compiles
+    expected, died = whole(**BRIEF), 0
+    for number in range(1, 400, STRIDE):
+        out = tmp_path / "run"
+        dying(number)
+        try:
+            sample(out, **BRIEF)
+        except Killed:
+            died += 1
+            dying(1 + number // STRIDE % 7)  # again, soon after it goes on
+            try:
+                sample(out, **BRIEF)
+            except Killed:
+                opened_plainly(out)
+            dying(0)
+            same(sample(out, **BRIEF), expected)
+            shutil.rmtree(out)
+            continue
+        break
+    assert died == number // STRIDE
+    assert 60 < number < 300, "of this many writes"
+
+
+def opened_plainly(out):
+    """What xarray sees without Shoal: draws that count, or nothing."""
+    xarray = pytest.importorskip("xarray", reason="xarray is not installed")
+    if not (out / "zarr.json").exists():
+        return
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        tree = xarray.open_datatree(out, engine="zarr")
+    expected = whole(**BRIEF)
+    for group, values in (("posterior", expected.draws), ("sample_stats", expected.sample_stats)):
+        for name, seen in tree.get(group, {}).items() if group in tree else ():
+            there, right = np.asarray(seen.values, float), np.asarray(values[name], float)
+            right = right[:, : there.shape[1]]
+            here = ~np.isnan(there)
+            np.testing.assert_array_equal(there[here], right[here])
+
+
+def test_plain_xarray_while_it_runs(tmp_path, killed):
+    xarray = pytest.importorskip("xarray", reason="xarray is not installed")
+    killed("sampling", 3, out=tmp_path / "run")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        tree = xarray.open_datatree(tmp_path / "run", engine="zarr")
+    count = tree.attrs["draws_committed"]
+    assert 0 < count < DRAWS
+    for group in ("posterior", "sample_stats"):
+        for seen in tree[group].data_vars.values():
+            assert np.isfinite(seen.values[:, :count]).all()
+            assert np.isnan(seen.values[:, count:]).all()
+
+
+def test_draws_that_only_the_journal_has(tmp_path, killed, monkeypatch):
+    monkeypatch.setattr("shoal.results.zarr_draws.STORED_EVERY", 1e9)
+    killed("sampling", 3, out=tmp_path / "run")
+    back = shoal.load(tmp_path / "run")
+    assert 0 < back.num_draws < DRAWS
+    for name, values in whole().draws.items():
+        np.testing.assert_array_equal(back.draws[name], values[:, : back.num_draws])
+    assert back.shape("x") == (3,)
+    assert f"x (16, {back.num_draws}, 3)" in repr(back.draws)
+    same(sample(tmp_path / "run"), whole())
+
+
+# Damage.
+
+
+def flip(path):
+    contents = bytearray(path.read_bytes())
+    contents[len(contents) // 2] ^= 4
+    path.write_bytes(contents)
+
+
+def cut(path):
+    contents = path.read_bytes()
+    path.write_bytes(contents[: len(contents) // 2])
+
+
+DAMAGE = {"flipped": flip, "cut": cut, "gone": Path.unlink}
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+@pytest.mark.parametrize("phase", ["warmup", "sampling"])
+def test_damaged_checkpoints(tmp_path, killed, damage, phase):
+    """The last one, and all but the first: what is lost is made again."""
+    for name in ("chees", "auto"):
+        for some in (slice(-1, None), slice(None)):
+            out = tmp_path / f"{name}{some.start}"
+            killed(phase, 12 if (phase, name) == ("warmup", "auto") else 3, out=out, name=name)
+            files = [path for path in sorted((out / "checkpoints").glob("*.npz")) if path.name != "beginning.npz"]
+            assert files
+            for path in files[some]:
+                DAMAGE[damage](path)
+            result = sample(out, name=name)
+            same(result, whole(name))
+            told = [finding for finding in result.findings if finding.kind == "recovered"]
+            if damage != "gone":
+                assert told
+                assert not any(finding.blocking for finding in told)
+                assert any(files[-1].name in finding.words for finding in told)
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_damaged_draws(tmp_path, killed, damage):
+    killed("sampling", 3, out=tmp_path / "run")
+    shutil.copytree(tmp_path / "run", tmp_path / "copy")
+    for out in (tmp_path / "run", tmp_path / "copy"):
+        file = out / "posterior" / "x" / "c" / "0" / "0" / "0"
+        assert file.is_file()
+        DAMAGE[damage](file)
+    if damage != "gone":
+        with pytest.raises(ValueError, match=r"draws of 'x' in '.*x' are damaged .*shoal.resume"):
+            shoal.load(tmp_path / "copy").draws["x"]
+    result = sample(tmp_path / "run")
+    same(result, whole())
+    (told,) = [finding for finding in result.findings if finding.kind == "recovered"]
+    assert "'x'" in told.words
+    assert "made again, the same" in told.remedy
+    assert not told.blocking
+
+
+def test_a_damaged_beginning(tmp_path, killed):
+    killed("sampling", 3, out=tmp_path / "run")
+    cut(tmp_path / "run" / "checkpoints" / "beginning.npz")
+    with pytest.raises(ValueError, match=r"beginning.npz' is damaged.*cannot go on. shoal.load reads its draws"):
+        sample(tmp_path / "run")
+    assert shoal.load(tmp_path / "run").num_draws > 0
+
+
+def test_a_checkpoint_of_a_newer_format(tmp_path, killed):
+    killed("sampling", 3, out=tmp_path / "run")
+    path = tmp_path / "run" / "checkpoints" / "beginning.npz"
+    arrays, facts = read_archive(path)
+    write_archive(path, arrays, {**facts, "format_version": 99})
+    with pytest.raises(ValueError, match=r"checkpoints of format 99.*install a newer Shoal"):
+        sample(tmp_path / "run")
+
+
+def test_an_archive_is_whole_or_not_there(tmp_path, monkeypatch):
+    path = tmp_path / "file.npz"
+    arrays = {"a:b/c": np.arange(6.0).reshape(2, 3), "empty": np.zeros((0, 2), np.int8), "flag": np.array(True)}
+    write_archive(path, arrays, {"x": float("inf"), "y": [1, "ä"]})
+    back = read_archive(path)
+    assert back.facts == {"x": float("inf"), "y": [1, "ä"]}
+    for name, array in arrays.items():
+        np.testing.assert_array_equal(back.arrays[name], array)
+        assert back.arrays[name].dtype == array.dtype
+    contents = path.read_bytes()
+    for place in range(len(contents)):
+        changed = bytearray(contents)
+        changed[place] ^= 1 << (place % 8)
+        path.write_bytes(changed)
+        with pytest.raises(DamagedFileError):
+            read_archive(path)
+    path.write_bytes(contents)
+
+    def full(descriptor):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space"):
+        write_archive(path, {}, {})
+    assert path.read_bytes() == contents
+    assert [file.name for file in tmp_path.iterdir()] == ["file.npz"]
+
+
+# What goes on with what.
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"seed": 1}, "seed was 0 and is 1"),
+        ({"num_chains": 32}, "num_chains was 16 and is 32"),
+        ({"name": "nuts"}, "sampler was 'chees' and is 'nuts'"),
+        ({"sampler": shoal.ChEES(target_accept=0.7)}, "sampler.target_accept was 0.8 and is 0.7"),
+        ({"num_warmup": 61}, "num_warmup was 60 and is 61"),
+        ({"tile": 8}, "tile was 16 and is 8"),
+        ({"target": model(scale=SCALE + 1e-6)}, "data['scale'] has other values"),
+        ({"target": model(size=2, scale=SCALE[:2])}, "the shape of parameter x was [3] and is [2]"),
+        ({"target": model(log_density=narrower)}, "the log density: where chain 0 was left it was"),
+        ({"initial_positions": np.zeros((16, 4))}, "what was given as initial_positions has other values"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+@pytest.mark.parametrize("chunks", [("warmup", 2), ("sampling", 3)], ids=["warmup", "sampling"])
+def test_another_run_is_refused(tmp_path, killed, changes, words, chunks):
+    killed(*chunks, out=tmp_path / "run")
+    with pytest.raises(ValueError, match=r"holds another run.*Give a new directory") as refused:
+        sample(tmp_path / "run", **changes)
+    assert words in str(refused.value)
+    same(sample(tmp_path / "run"), whole())
+
+
+def test_a_log_density_that_rounds_otherwise_is_the_same(tmp_path, killed):
+    killed("sampling", 3, out=tmp_path / "run")
+    other = lambda params, data: log_density(params, data) * np.float32(1 + 1e-6)
+    assert sample(tmp_path / "run", target=model(log_density=other)).num_draws == DRAWS
+
+
+@pytest.mark.parametrize("name", ["auto", "nuts", "chees"])
+@pytest.mark.parametrize("draws", [24, 25])
+def test_a_finished_run_is_prolonged(tmp_path, name, draws):
+    """Also where its last sweep made more draws than were asked for."""
+    out = tmp_path / "run"
+    same(sample(out, name=name, draws=draws), whole(name, draws))
+    same(sample(out, name=name, draws=draws), whole(name, draws))  # nothing is left to do
+    same(shoal.resume(out, model(), add_samples=7, progress_bar=False), whole(name, draws + 7))
+    same(shoal.resume(out, model(), num_samples=draws + 20, progress_bar=False), whole(name, draws + 20))
+    same(shoal.load(out), whole(name, draws + 20))
+    with pytest.raises(ValueError, match=rf"num_samples=10: the run in .* has {draws + 20} draws"):
+        sample(out, name=name, draws=10)
+
+
+def test_a_finished_run_is_not_sampled_again(tmp_path, monkeypatch):
+    sample(tmp_path / "run")
+    monkeypatch.setattr("shoal.run.drive", lambda *rest: pytest.fail("sampled"))
+    monkeypatch.setattr("shoal.drawing.drive", lambda *rest: pytest.fail("sampled"))
+    same(sample(tmp_path / "run"), whole())
+
+
+def test_other_versions_are_told(tmp_path, killed, monkeypatch):
+    killed("sampling", 2, out=tmp_path / "run")
+    monkeypatch.setattr(jax, "__version__", "99.0")
+    told = [note for note in sample(tmp_path / "run").findings if note.kind == "versions"]
+    assert "jax" in told[0].words
+    assert "now 99.0" in told[0].words
+    assert not told[0].blocking
+
+
+def test_resume_needs_no_other_arguments(tmp_path, killed):
+    own = np.random.default_rng(0).normal(size=(16, 4)).astype(np.float32)
+    expected = sample(initial_positions=own)
+    killed("sampling", 2, out=tmp_path / "own", initial_positions=own)
+    same(shoal.resume(tmp_path / "own", model(), progress_bar=False), expected)
+    given = {"tuning": whole().tuning, "num_warmup": 10}
+    expected = sample(**given)
+    killed("sampling", 2, out=tmp_path / "given", **given)
+    same(shoal.resume(tmp_path / "given", model(), progress_bar=False), expected)
+    killed("warmup", 2, out=tmp_path / "example", target=shoal.examples.load("eight_schools"))
+    expected = sample(target=shoal.examples.load("eight_schools"))
+    same(shoal.resume(tmp_path / "example", progress_bar=False), expected)
+
+
+def test_resume_says_what_is_missing(tmp_path, killed):
+    with pytest.raises(ValueError, match=r"does not exist: give the directory"):
+        shoal.resume(tmp_path / "nothing")
+    whole().save(tmp_path / "saved")
+    with pytest.raises(ValueError, match=r"has no run that can go on"):
+        shoal.resume(tmp_path / "saved", model())
+    with pytest.raises(ValueError, match=r"already holds a run"):
+        sample(tmp_path / "saved")
+    killed("warmup", 2, out=tmp_path / "run")
+    with pytest.raises(ValueError, match=r"samples 'small', which is none of Shoal's examples: give it as"):
+        shoal.resume(tmp_path / "run")
+    with pytest.raises(ValueError, match="give one of them"):
+        shoal.resume(tmp_path / "run", model(), num_samples=5, add_samples=5)
+    with pytest.raises(ValueError, match="add_samples=0"):
+        shoal.resume(tmp_path / "run", model(), add_samples=0)
+
+
+def test_blackjax_goes_on_with_its_sampler(tmp_path, killed):
+    pytest.importorskip("blackjax", reason="an optional bridge")
+    sampler = shoal.from_blackjax("hmc", step_size=0.3, inverse_mass_matrix=np.ones(4), num_integration_steps=3)
+    asked = {"sampler": sampler, "num_warmup": 5}
+    expected = sample(**asked)
+    killed("sampling", 2, out=tmp_path / "run", **asked)
+    with pytest.raises(ValueError, match=r"made by shoal.from_blackjax: give that sampler as sampler="):
+        shoal.resume(tmp_path / "run", model())
+    same(shoal.resume(tmp_path / "run", model(), sampler=sampler, progress_bar=False), expected)
+
+
+@pytest.mark.parametrize(("first", "then"), [(8, 1), (1, 8), (2, 4)])
+@pytest.mark.parametrize("phase", ["warmup", "sampling"])
+def test_on_another_number_of_devices(tmp_path, killed, monkeypatch, first, then, phase):
+    devices = jax.local_devices()
+    asked = {"name": "auto", "num_chains": 40, "tile": 4}
+    expected = sample(**asked)
+    monkeypatch.setattr(jax, "local_devices", lambda: devices[:first])
+    killed(phase, 3, out=tmp_path / "run", **asked)
+    monkeypatch.setattr(jax, "local_devices", lambda: devices[:then])
+    same(sample(tmp_path / "run", **asked), expected)
+
+
+# Two processes.
+
+
+def test_a_second_process_is_refused(tmp_path):
+    from shoal.durable.folder import RunFolder
+
+    words = rf"written by another process \(process {os.getpid()} on .*Wait for it"
+    with RunFolder(tmp_path / "run"), pytest.raises(ValueError, match=words):
+        sample(tmp_path / "run")
+    same(sample(tmp_path / "run"), whole())
+
+
+def test_a_dead_process_holds_no_lock(tmp_path):
+    code = (
+        "import sys, time; from pathlib import Path; from shoal.durable.folder import RunFolder; "
+        "held = RunFolder(Path(sys.argv[1])); print('held', flush=True); time.sleep(600)"
+    )
+    process = subprocess.Popen([sys.executable, "-c", code, str(tmp_path / "run")], stdout=subprocess.PIPE, text=True)
+    try:
+        assert process.stdout.readline() == "held\n"
+        with pytest.raises(ValueError, match=rf"process {process.pid} on"):
+            sample(tmp_path / "run")
+    finally:
+        process.kill()
+        process.wait()
+        process.stdout.close()
+    same(sample(tmp_path / "run"), whole())
+
+
+# Stopping by hand, and by the clock.
+
+
+@pytest.fixture
+def told(monkeypatch):
+    """Something that happens when so many draws have been told of."""
+    import contextlib
+
+    def prepare(draws, happens, phase="sampling"):
+        show = lambda chunk: happens() if chunk.phase == phase and chunk.done == draws else None
+        monkeypatch.setattr("shoal.sampling.progress", lambda wanted: contextlib.nullcontext(show))
+
+    return prepare
+
+
+def same_beginning(result, expected, count):
+    assert result.num_draws == count
+    for name, values in expected.draws.items():
+        np.testing.assert_array_equal(result.draws[name], values[:, :count])
+
+
+def test_ctrl_c_ends_at_the_end_of_a_chunk(tmp_path, told):
+    told(5, lambda: signal.raise_signal(signal.SIGINT))
+    for out in (None, tmp_path / "run"):
+        result = sample(out)
+        assert result.interrupted
+        same_beginning(result, whole(), 5)
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    told(-1, lambda: None)
+    same(sample(tmp_path / "run"), whole())
+
+
+def test_a_second_ctrl_c_ends_at_once(tmp_path, told):
+    def twice():
+        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)
+        pytest.fail("went on")
+
+    told(5, twice)
+    result = sample(tmp_path / "run")
+    assert result.interrupted
+    same_beginning(result, whole(), 5)
+
+
+def test_ctrl_c_in_warmup(tmp_path, told):
+    told(20, lambda: signal.raise_signal(signal.SIGINT), phase="warmup")
+    with pytest.raises(KeyboardInterrupt):
+        sample(tmp_path / "run")
+    assert list((tmp_path / "run" / "checkpoints").glob("warmup-*20.npz"))
+    told(-1, lambda: None)
+    same(sample(tmp_path / "run"), whole())
+
+
+def test_sigterm_takes_its_course_when_everything_is_kept(tmp_path, told):
+    came = []
+    before = signal.signal(signal.SIGTERM, lambda number, frame: came.append(shoal.load(tmp_path / "run").num_draws))
+    try:
+        told(5, lambda: signal.raise_signal(signal.SIGTERM))
+        result = sample(tmp_path / "run")
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert came == [5]
+    same_beginning(result, whole(), 5)
+
+
+def test_without_a_directory_sigterm_is_not_caught(told):
+    came = []
+    before = signal.signal(signal.SIGTERM, lambda number, frame: came.append(number))
+    try:
+        told(5, lambda: signal.raise_signal(signal.SIGTERM))
+        result = sample()
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert came == [signal.SIGTERM]
+    same(result, whole())
+
+
+def test_the_time_is_up(tmp_path, told, monkeypatch):
+    clock = [0.0]
+    monkeypatch.setattr("shoal.stopping.time.monotonic", lambda: clock[0])
+    told(5, lambda: clock.append(clock.pop() + 100))
+    result = sample(tmp_path / "run", max_seconds=60)
+    assert result.interrupted
+    same_beginning(result, whole(), 5)
+    (said,) = [finding for finding in result.findings if finding.kind == "ended"]
+    assert "max_seconds ended sampling after 5 of 24 draws" in said.words
+    assert not said.blocking
+    told(8, lambda: clock.append(clock.pop() + 100))
+    same_beginning(shoal.resume(tmp_path / "run", model(), max_seconds=60), whole(), 8)
+    told(-1, lambda: None)
+    same(shoal.resume(tmp_path / "run", model()), whole())
+
+
+def test_the_time_is_up_before_the_first_draw(tmp_path):
+    with pytest.raises(TimeoutError, match=r"max_seconds=1e-06 passed in the warmup.*With out= the same call goes on"):
+        sample(tmp_path / "run", max_seconds=1e-6)
+    same(sample(tmp_path / "run"), whole())
+
+
+@pytest.mark.parametrize("seconds", [0, -1, "60", True, float("nan")])
+def test_a_time_that_is_none(seconds):
+    with pytest.raises(ValueError, match=r"max_seconds=.*expected a positive number of seconds"):
+        sample(max_seconds=seconds)
+
+
+def test_a_real_kill(tmp_path):
+    """SIGKILL of a process in sampling; the same command then goes on, and the summary is that of a whole run."""
+    code = (
+        "import sys, shoal; shoal.sample(shoal.examples.load('eight_schools'), sampler='nuts', num_chains=16, "
+        "num_warmup=50, num_samples=int(sys.argv[2]), out=sys.argv[1], progress_bar=False)"
+    )
+    out = tmp_path / "run"
+    process = subprocess.Popen([sys.executable, "-c", code, str(out), "1000000"])
+    try:
+        for _ in range(1200):
+            if list((out / "checkpoints").glob("draws-*.npz")):
+                break
+            assert process.poll() is None
+            time.sleep(0.05)
+    finally:
+        process.kill()
+        process.wait()
+    kept = shoal.load(out)
+    assert kept.interrupted
+    count = kept.num_draws
+    assert count > 0
+    facts = json.loads((out / "zarr.json").read_text())["attributes"]
+    assert facts["draws_committed"] <= count
+    eight = shoal.examples.load("eight_schools")
+    longer = count + 10
+    result = shoal.resume(out, eight, num_samples=longer, progress_bar=False)
+    expected = shoal.sample(eight, sampler="nuts", num_chains=16, num_warmup=50, num_samples=longer, progress_bar=False)
+    same(result, expected)
+
+
+def test_the_journal_keeps_two(tmp_path):
+    sample(tmp_path / "run")
+    journal = Journal(tmp_path / "run")
+    assert len(journal.files()) == 2
+    part, state = journal.read(journal.files()[-1])
+    assert part.end == DRAWS
+    assert state.facts["done"] == DRAWS
