@@ -102,5 +102,5 @@ def _drawn(
             raise
         if isinstance(error, KeyboardInterrupt):
             return seconds, gradients, True, ()
-        return seconds, gradients, True, (cut_short(error, draws.committed, done, length),)
+        return seconds, gradients, True, (cut_short(error, draws.committed, done, length, session.folder is not None),)
     return seconds, gradients, False, ()

@@ -8,8 +8,8 @@ import numpy as np
 
 from shoal.extras import require
 from shoal.labels import axes
+from shoal.results.json_text import to_json
 from shoal.results.names import names_of_axes, plain_axes, plain_names
-from shoal.results.zarr_draws import to_json
 
 if TYPE_CHECKING:
     from shoal.results.result import Result

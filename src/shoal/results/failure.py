@@ -9,7 +9,7 @@ from shoal.diagnostics.findings import Finding, count
 OUT_OF_MEMORY = ("RESOURCE_EXHAUSTED", "out of memory")
 
 
-def cut_short(error: Exception, kept: int, made: int, asked: int) -> Finding:
+def cut_short(error: Exception, kept: int, made: int, asked: int, on_disk: bool) -> Finding:
     """Sampling failed, and the draws so far are kept.
 
     Args:
@@ -17,10 +17,16 @@ def cut_short(error: Exception, kept: int, made: int, asked: int) -> Finding:
         kept: draws of each chain that are kept, at least one.
         made: draws of each chain that were made; those that are not kept are lost.
         asked: draws of each chain that were asked for.
+        on_disk: whether the run has a directory.
 
     Returns:
         A finding that blocks.
     """
+    after = (
+        "shoal.resume or the same call then goes on."
+        if on_disk
+        else "A new run with tuning=result.tuning does without the warmup."
+    )
     lost = ""
     if made > kept:
         lost = f" What came after them and could not be kept, {count(made - kept, 'draw')} of each chain, is lost."
@@ -31,7 +37,7 @@ def cut_short(error: Exception, kept: int, made: int, asked: int) -> Finding:
         threshold=asked,
         words=f"Sampling failed after {kept:,} of {count(asked, 'draw')} of each chain with {_told(error)}. "
         f"The draws so far are kept.{lost}",
-        remedy=f"{_cure(error)} A new run with tuning=result.tuning does without the warmup.",
+        remedy=f"{_cure(error)} {after}",
     )
 
 

@@ -8,8 +8,6 @@ Names with "/" would make groups of groups. Their arrays have a plain name, and 
 """
 
 import datetime
-import json
-import math
 import os
 import shutil
 import time
@@ -23,6 +21,8 @@ import numpy as np
 from shoal.extras import require
 from shoal.results.draws import Header, check_chunk
 from shoal.results.journal import Journal, Part, State
+from shoal.results.json_text import to_json
+from shoal.results.missing import declare_complete, declare_incomplete, storage
 from shoal.results.names import names_of_axes, plain_axes, plain_names
 from shoal.results.stored_draws import StoredDraws
 
@@ -45,24 +45,6 @@ STORED_EVERY = 3.0
 def zarr_package() -> Any:
     """Zarr, or an error that names it."""
     return require("zarr", "Saving and loading draws", extra="store")
-
-
-def plain(value: Any) -> Any:
-    """The same value out of types that JSON has; numbers that are not finite become "nan", "inf", "-inf"."""
-    if isinstance(value, Mapping):
-        return {str(key): plain(item) for key, item in value.items()}
-    if isinstance(value, np.ndarray | np.generic):
-        return plain(value.tolist())
-    if isinstance(value, list | tuple | set | frozenset):
-        return [plain(item) for item in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return str(value)
-    return value if isinstance(value, str | int | float | bool | None) else str(value)
-
-
-def to_json(value: Any) -> str:
-    """The value as JSON text."""
-    return json.dumps(plain(value), ensure_ascii=False)
 
 
 class ZarrDraws:
@@ -145,7 +127,7 @@ class ZarrDraws:
             drawn = [variable for variable, array in own.items() if array.metadata.dimension_names[:2] == DRAWN]
             self._arrays[name] = {variable: own[variable] for variable in dict.fromkeys((*self._order[name], *drawn))}
             for array in self._arrays[name].values():
-                _declare_incomplete(array)
+                declare_incomplete(array)
         self._resize(max(self._room, stored))
         anew = {name: value for name, value in self._first_attributes().items() if name in ANEW}
         self._root.attrs.update(anew)
@@ -227,7 +209,7 @@ class ZarrDraws:
     def _array(self, group: str, name: str, chunk: np.ndarray) -> Any:
         arrays = self._arrays[group]
         if name not in arrays:
-            dtype, fill, attributes = _storage(chunk.dtype)
+            dtype, fill, attributes = storage(chunk.dtype)
             arrays[name] = self._groups[group].create_array(
                 self._plain[name],
                 shape=(chunk.shape[0], self._room, *chunk.shape[2:]),
@@ -337,7 +319,7 @@ class ZarrDraws:
         self._resize(self.committed)
         for arrays in self._arrays.values():
             for array in arrays.values():
-                _declare_complete(array)
+                declare_complete(array)
         tuning = self._root.create_group("tuning", overwrite=True)
         for name, value in result.tuning.items():
             value = np.asarray(value)
@@ -359,25 +341,6 @@ class ZarrDraws:
                 "finished": True,
             }
         )
-
-
-def _storage(dtype: np.dtype[Any]) -> tuple[np.dtype[Any], Any, dict[str, Any]]:
-    """The type on disk, the number that means missing, and the attributes that say so."""
-    if dtype.kind == "b":
-        return np.dtype(np.int8), -1, {"_FillValue": -1, "stored_dtype": "bool"}
-    if dtype.kind in "iu":
-        limits = np.iinfo(dtype)
-        missing = int(limits.max if dtype.kind == "u" else limits.min)
-        return dtype, missing, {"_FillValue": missing}
-    return dtype, np.nan, {}
-
-
-def _declare_incomplete(array: Any) -> None:
-    """The inverse of `_declare_complete`."""
-    dtype = np.dtype(bool) if array.attrs.get("stored_dtype") == "bool" else array.dtype
-    array.attrs.update(_storage(dtype)[2])
-    if "dtype" in array.attrs:
-        del array.attrs["dtype"]
 
 
 def _joined(parts: Sequence[Part]) -> Part:
@@ -413,11 +376,3 @@ def _attributes(path: Path) -> dict[str, Any]:
     if not (path / "zarr.json").is_file():
         return {}
     return zarr_package().open_group(str(path), mode="r", use_consolidated=False).attrs.asdict()
-
-
-def _declare_complete(array: Any) -> None:
-    """Nothing is missing any more: readers may show integers and booleans as such."""
-    attributes = {key: value for key, value in array.attrs.asdict().items() if key != "_FillValue"}
-    if attributes.get("stored_dtype") == "bool":
-        attributes["dtype"] = "bool"
-    array.attrs.put(attributes)
