@@ -83,8 +83,10 @@ types: setup  ## check the types of src
 docs: setup  ## build the documentation into docs/_build/html; a warning is an error
 	$(PY) -m sphinx -W --keep-going -q -b html docs docs/_build/html
 
-validate: setup  ## run the slow statistical studies (an hour or more)
+validate: setup  ## run the slow statistical studies and kill runs at random (an hour or more)
 	$(PY) -m pytest -m slow $(PYTEST_ARGS)
+	SHOAL_KILL_STRIDE=1 $(PY) -m pytest tests/test_durable.py -k any_write
+	$(PY) benchmarks/kills.py
 	@for script in benchmarks/validate*.py; do \
 		if [ -e "$$script" ]; then echo "$$script"; $(PY) "$$script" || exit 1; fi; \
 	done

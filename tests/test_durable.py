@@ -55,7 +55,7 @@ SAMPLERS = {
 DRAWS = 24
 BRIEF = {"name": "brief", "draws": 3}
 # Of the writes of a run one in so many is its last; `make validate` takes each of them.
-STRIDE = int(os.environ.get("SHOAL_KILL_STRIDE", "3"))
+STRIDE = int(os.environ.get("SHOAL_KILL_STRIDE", "9"))
 
 
 def sample(out=None, draws=DRAWS, name="chees", target=None, **changes):
@@ -126,22 +126,19 @@ def test_a_killed_run_ends_as_one_that_was_let_alone(tmp_path, killed, name, pha
 
 
 def test_the_warmup_of_auto_plays_no_stage_twice(tmp_path, killed, monkeypatch):
-    killed("sampling", 1, out=tmp_path / "run", name="auto")
-    with monkeypatch.context() as patch:
-        patch.setattr("shoal.warmup.stages.Stages.play", lambda *rest, **named: pytest.fail("played again"))
-        same(sample(tmp_path / "run", name="auto"), whole("auto"))
-    killed("warmup", 12, out=tmp_path / "early", name="auto")
-    stages = sorted((tmp_path / "early" / "checkpoints").glob("stage-*"))
-    assert stages
+    expected = whole("auto")
+    killed("warmup", 12, out=tmp_path / "run", name="auto")
+    stages = sorted((tmp_path / "run" / "checkpoints").glob("stage-*"))
+    assert len(stages) > 2
+    made = read_archive(stages[-1]).facts["step"]
     from shoal.warmup.stages import advance
 
     swept = []
     counted = lambda program, run, sweeps, *rest: (swept.append(int(run.step)), advance(program, run, sweeps, *rest))[1]
     monkeypatch.setattr("shoal.warmup.stages.advance", counted)
-    same(sample(tmp_path / "early", name="auto"), whole("auto"))
-    made = read_archive(stages[-1]).facts["step"] if stages[-1].exists() else min(swept)
-    assert min(swept) >= made > 0
-    assert not list((tmp_path / "early" / "checkpoints").glob("stage-*")), "not needed any more"
+    same(sample(tmp_path / "run", name="auto"), expected)
+    assert min(step for step in swept if step) >= made > 0
+    assert not list((tmp_path / "run" / "checkpoints").glob("stage-*")), "not needed any more"
 
 
 def test_a_kill_before_anything_is_kept(tmp_path, monkeypatch):
@@ -157,7 +154,7 @@ def test_a_kill_before_anything_is_kept(tmp_path, monkeypatch):
 
 @pytest.fixture
 def dying(monkeypatch):
-    """The process dies at the n-th thing that it does to the disk; with `torn`, half of the file is there."""
+    """The process dies at the n-th thing that it does to the disk."""
     import zarr
 
     left = [0]
@@ -315,6 +312,90 @@ def test_damaged_draws(tmp_path, killed, damage):
     assert not told.blocking
 
 
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_a_finished_run_is_mended(tmp_path, damage):
+    sample(tmp_path / "run")
+    DAMAGE[damage](tmp_path / "run" / "sample_stats" / "lp" / "c" / "0" / "0")
+    if damage != "gone":
+        with pytest.raises(ValueError, match="damaged"):
+            shoal.load(tmp_path / "run").sample_stats["lp"]
+    result = sample(tmp_path / "run")
+    same(result, whole())
+    same(shoal.load(tmp_path / "run"), whole())
+
+
+@pytest.mark.parametrize("file", ["zarr.json", "posterior/zarr.json", "posterior/x/zarr.json"])
+@pytest.mark.parametrize("damage", ["cut", "gone"])
+def test_damaged_metadata(tmp_path, killed, file, damage):
+    killed("sampling", 3, out=tmp_path / "run")
+    DAMAGE[damage](tmp_path / "run" / file)
+    same(sample(tmp_path / "run"), whole())
+
+
+def test_a_kill_while_damage_is_made_good(tmp_path, killed, monkeypatch):
+    """It goes on from there, and draws that could be read are not lost on the way."""
+    monkeypatch.setattr("shoal.results.zarr_draws.FILE_BYTES", 16 * 4 * 4)
+    monkeypatch.setattr("shoal.results.zarr_draws.LEAST_ROOM", 1)
+    killed("sampling", 20, out=tmp_path / "run")
+    count = shoal.load(tmp_path / "run").num_draws
+    flip(tmp_path / "run" / "posterior" / "y" / "c" / "0" / "3")  # draws 12 to 15
+    from shoal.session import Session
+
+    begun = []
+    gone_on = Session.gone_on
+    monkeypatch.setattr(
+        Session, "gone_on", lambda self, run, kept: (begun.append(kept.facts["done"]), gone_on(self, run, kept))[1]
+    )
+    made = []
+    for _ in range(2):
+        killed("sampling", 3, out=tmp_path / "run")
+        made.append(shoal.load(tmp_path / "run").num_draws)
+    assert count > 15
+    assert made[0] >= 12
+    assert begun, "it did not begin at 0 again"
+    same(sample(tmp_path / "run"), whole())
+
+
+def test_an_error_of_the_system_is_no_damage(tmp_path, killed, monkeypatch):
+    import zarr
+
+    killed("sampling", 3, out=tmp_path / "run")
+    file = tmp_path / "run" / "posterior" / "x" / "c" / "0" / "0" / "0"
+
+    def stale(*rest):
+        raise OSError(116, "Stale file handle")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(zarr.Array, "__getitem__", stale)
+        with pytest.raises(OSError, match="Stale"):
+            sample(tmp_path / "run")
+    assert file.is_file()
+    same(sample(tmp_path / "run"), whole())
+
+
+def test_folders_of_the_user_are_not_touched(tmp_path):
+    for name in ("checkpoints/model.ckpt.part", "tuning/study.csv", "posterior/a.txt"):
+        (tmp_path / name).parent.mkdir()
+        (tmp_path / name).write_text("mine")
+    with pytest.raises(ValueError, match="is not empty and does not hold a run"):
+        sample(tmp_path)
+    assert len(list(tmp_path.rglob("*.*"))) == 3
+
+
+def test_a_run_without_its_beginning_is_refused(tmp_path, killed):
+    killed("sampling", 3, out=tmp_path / "run")
+    (tmp_path / "run" / "checkpoints" / "beginning.npz").unlink()
+    with pytest.raises(ValueError, match="already holds a run"):
+        sample(tmp_path / "run", seed=5)
+
+
+def test_a_refused_model_leaves_nothing(tmp_path):
+    nowhere = model(log_density=lambda params, data: log_density(params, data) + jnp.nan)
+    with pytest.raises(ValueError, match="cannot be sampled"):
+        sample(tmp_path / "run", target=nowhere)
+    assert not (tmp_path / "run").exists()
+
+
 def test_a_damaged_beginning(tmp_path, killed):
     killed("sampling", 3, out=tmp_path / "run")
     cut(tmp_path / "run" / "checkpoints" / "beginning.npz")
@@ -374,7 +455,7 @@ def test_an_archive_is_whole_or_not_there(tmp_path, monkeypatch):
         ({"tile": 8}, "tile was 16 and is 8"),
         ({"target": model(scale=SCALE + 1e-6)}, "data['scale'] has other values"),
         ({"target": model(size=2, scale=SCALE[:2])}, "the shape of parameter x was [3] and is [2]"),
-        ({"target": model(log_density=narrower)}, "the log density: where chain 0 was left it was"),
+        ({"target": model(log_density=narrower)}, "the log density: where chain"),
         ({"initial_positions": np.zeros((16, 4))}, "what was given as initial_positions has other values"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
@@ -386,6 +467,45 @@ def test_another_run_is_refused(tmp_path, killed, changes, words, chunks):
         sample(tmp_path / "run", **changes)
     assert words in str(refused.value)
     same(sample(tmp_path / "run"), whole())
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        lambda params, data: log_density(params, data) - 0.5 * jnp.sum((params["x"] - 30.0) ** 2),
+        lambda params, data: jnp.where(params["y"] > 1.0, -jnp.inf, log_density(params, data)),
+        lambda params, data: log_density(params, data) - jnp.where(params["y"] > 0.5, 3.0, 0.0),
+    ],
+    ids=["elsewhere", "nowhere", "a few"],
+)
+@pytest.mark.parametrize("chunks", [("warmup", 12), ("sampling", 3)], ids=["warmup", "sampling"])
+def test_another_log_density_is_refused_of_auto(tmp_path, killed, other, chunks):
+    killed(*chunks, out=tmp_path / "run", name="auto")
+    with pytest.raises(ValueError, match=r"What differs: the log density: where chain \d+ was left"):
+        sample(tmp_path / "run", name="auto", target=model(log_density=other))
+    same(sample(tmp_path / "run", name="auto"), whole("auto"))
+    with pytest.raises(ValueError, match=r"What differs: the log density"):
+        sample(tmp_path / "run", name="auto", target=model(log_density=other))
+
+
+def test_the_number_of_superchains_decides(tmp_path, killed):
+    killed("sampling", 3, out=tmp_path / "run", num_superchains=8)
+    with pytest.raises(ValueError, match="num_superchains was 8 and is 2"):
+        sample(tmp_path / "run", num_superchains=2)
+
+
+def test_a_name_decides_nothing(tmp_path, killed):
+    killed("sampling", 3, out=tmp_path / "run")
+    other = model()
+    other.name = "renamed"
+    same(sample(tmp_path / "run", target=other), whole())
+
+
+def test_settings_may_be_numbers_of_numpy(tmp_path):
+    asked = {"seed": np.int64(3), "num_chains": np.int64(16), "num_warmup": 20}
+    asked["sampler"] = shoal.HMC(step_size=np.float32(0.3), num_steps=3)
+    sample(tmp_path / "run", **asked)
+    assert shoal.load(tmp_path / "run").settings["seed"] == 3
 
 
 def test_a_log_density_that_rounds_otherwise_is_the_same(tmp_path, killed):
@@ -406,6 +526,55 @@ def test_a_finished_run_is_prolonged(tmp_path, name, draws):
     same(shoal.load(out), whole(name, draws + 20))
     with pytest.raises(ValueError, match=rf"num_samples=10: the run in .* has {draws + 20} draws"):
         sample(out, name=name, draws=10)
+
+
+def test_prolonging_goes_on_from_the_last_whole_sweep(tmp_path, monkeypatch):
+    """By less than a bundle of draws, again and again."""
+    from shoal.session import Session
+
+    begun = []
+    gone_on = Session.gone_on
+    monkeypatch.setattr(
+        Session, "gone_on", lambda self, run, kept: (begun.append(kept.facts["done"]), gone_on(self, run, kept))[1]
+    )
+    for draws in (31, 32, 33, 34, 41, 42):
+        same(sample(tmp_path / "run", name="nuts", draws=draws), whole("nuts", draws))
+    assert begun == [30, 30, 30, 30, 40]
+
+
+def test_a_prolonged_run_that_was_killed_tells_nothing_of_the_shorter_one(tmp_path, killed):
+    sample(tmp_path / "run")
+    killed("sampling", 3, out=tmp_path / "run", draws=60)
+    back = shoal.load(tmp_path / "run")
+    assert DRAWS < back.num_draws < 60
+    assert back.interrupted
+    assert back.judged is None
+    assert np.isnan(back.timing.sampling)
+    assert back.gradients.sampling == 0
+    same(sample(tmp_path / "run", draws=60), whole(draws=60))
+
+
+def test_draws_in_the_journal_count_at_the_door(tmp_path, killed, monkeypatch):
+    monkeypatch.setattr("shoal.results.zarr_draws.STORED_EVERY", 1e9)
+    monkeypatch.setattr("shoal.results.zarr_draws.PATIENCE", 1e9)
+    killed("sampling", 5, out=tmp_path / "run")
+    count = shoal.load(tmp_path / "run").num_draws
+    with pytest.raises(ValueError, match=rf"num_samples=2: the run in .* has {count} draws"):
+        sample(tmp_path / "run", draws=2)
+    same(sample(tmp_path / "run"), whole())
+
+
+def test_axes_with_names_and_no_labels(tmp_path, killed, monkeypatch):
+    monkeypatch.setattr("shoal.results.zarr_draws.STORED_EVERY", 1e9)
+    named = shoal.Model(
+        params={"x": shoal.real(3), "y": shoal.real()},
+        log_density=log_density,
+        data={"scale": SCALE},
+        dims={"x": ["k"]},
+        name="small",
+    )
+    killed("sampling", 2, out=tmp_path / "run", target=named)
+    same(sample(tmp_path / "run", target=named), whole())
 
 
 def test_a_finished_run_is_not_sampled_again(tmp_path, monkeypatch):
@@ -461,13 +630,15 @@ def test_blackjax_goes_on_with_its_sampler(tmp_path, killed):
     asked = {"sampler": sampler, "num_warmup": 5}
     expected = sample(**asked)
     killed("sampling", 2, out=tmp_path / "run", **asked)
+    other = shoal.from_blackjax("hmc", step_size=0.2, inverse_mass_matrix=np.ones(4), num_integration_steps=3)
+    with pytest.raises(ValueError, match="what was given as sampler has other values"):
+        sample(tmp_path / "run", **{**asked, "sampler": other})
     with pytest.raises(ValueError, match=r"made by shoal.from_blackjax: give that sampler as sampler="):
         shoal.resume(tmp_path / "run", model())
     same(shoal.resume(tmp_path / "run", model(), sampler=sampler, progress_bar=False), expected)
 
 
-@pytest.mark.parametrize(("first", "then"), [(8, 1), (1, 8), (2, 4)])
-@pytest.mark.parametrize("phase", ["warmup", "sampling"])
+@pytest.mark.parametrize(("phase", "first", "then"), [("warmup", 8, 1), ("sampling", 1, 8), ("sampling", 4, 2)])
 def test_on_another_number_of_devices(tmp_path, killed, monkeypatch, first, then, phase):
     devices = jax.local_devices()
     asked = {"name": "auto", "num_chains": 40, "tile": 4}
@@ -582,6 +753,42 @@ def test_without_a_directory_sigterm_is_not_caught(told):
         signal.signal(signal.SIGTERM, before)
     assert came == [signal.SIGTERM]
     same(result, whole())
+
+
+def test_both_signals(tmp_path, told):
+    """SIGTERM is not lost after Ctrl-C."""
+    came = []
+    before = signal.signal(signal.SIGTERM, lambda number, frame: came.append(number))
+
+    def both():
+        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(signal.SIGTERM)
+
+    try:
+        told(5, both)
+        same_beginning(sample(tmp_path / "run"), whole(), 5)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert came == [signal.SIGTERM]
+
+
+def test_an_ignored_signal_is_left_alone(told):
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        told(5, lambda: signal.raise_signal(signal.SIGINT))
+        same(sample(), whole())
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def test_ctrl_c_at_once_where_nothing_is_kept(told):
+    def stop():
+        signal.raise_signal(signal.SIGINT)
+        pytest.fail("went on")
+
+    told(20, stop, phase="warmup")
+    with pytest.raises(KeyboardInterrupt):
+        sample()
 
 
 def test_the_time_is_up(tmp_path, told, monkeypatch):

@@ -12,7 +12,7 @@ from shoal.paths import by_path
 from shoal.results.draws import Header, MemoryDraws
 from shoal.results.failure import cut_short, ended, unfinished
 from shoal.results.result import Gradients, Result, Timing
-from shoal.results.store import load
+from shoal.results.store import is_damaged, load
 from shoal.results.zarr_draws import ZarrDraws, made
 from shoal.run import compile_phase, drive, enter
 from shoal.session import Phase, Session
@@ -27,9 +27,9 @@ def sampled(session: Session, settings: dict[str, Any]) -> Result:
         settings: what is recorded with it.
     """
     request = session.request
+    if (whole := _ended(session)) is not None:
+        return whole
     warm = warmed(session)
-    if session.folder is not None and made(session.folder.path) == (request.num_samples, request.num_samples, True):
-        return load(session.folder.path)
     # Fetched before sampling: a device that fails there may give nothing back afterwards.
     tuning = by_path(warm.run.tuning)
     began = time.perf_counter()
@@ -59,6 +59,18 @@ def sampled(session: Session, settings: dict[str, Any]) -> Result:
     return result
 
 
+def _ended(session: Session) -> Result | None:
+    """The result of a run that has all that is asked for, undamaged."""
+    folder, length = session.folder, session.request.num_samples
+    if folder is None or made(folder.path) != (length, length, True):
+        return None
+    kept = folder.latest(length, whole=False)
+    if kept is None or is_damaged(folder.path):
+        return None
+    session.check_log_density(kept.tree("ensemble"))
+    return load(folder.path)
+
+
 def _opened(session: Session, header: Header, phase: Phase) -> tuple[MemoryDraws | ZarrDraws, Phase]:
     """Where draws go, and how far sampling has got there."""
     folder, length = session.folder, session.request.num_samples
@@ -72,6 +84,7 @@ def _opened(session: Session, header: Header, phase: Phase) -> tuple[MemoryDraws
     kept = None if damage else folder.latest(draws.committed, whole=draws.committed < length)
     if kept is not None:
         phase = session.gone_on(phase.run, kept)
+    folder.journal.forget(folder.journal.beyond(phase.done))
     draws.rewind(phase.done)
     return draws, phase
 
@@ -83,17 +96,24 @@ def _drawn(
     run, done, seconds = phase
     sampling, capacity = session.sampling
     length, per_sweep = session.request.num_samples, sampling.kernel.draws_per_sweep
-    gradients = session.tell("sampling", sampling, run, done, length, seconds) if done else (0, 0)
+    gradients = (0, 0)
+    if done:
+        gradients = session.told("sampling", sampling, run, done, length, seconds).evaluations
     began = time.perf_counter()
     try:
         for chunk in drive(sampling, run, session.placement, length, capacity, done):
             done = chunk.done
             values, stats = session.on_host(chunk.kept, chunk.draws)
             seconds = phase.seconds + time.perf_counter() - began
-            whole = chunk.done % per_sweep == 0
-            draws.append(values, stats, partial(session.state, chunk.run, chunk.done, seconds, whole))
+            told = session.told("sampling", sampling, chunk.run, done, length, seconds)
+            whole, before = done % per_sweep == 0, draws.committed
+            try:
+                draws.append(values, stats, partial(session.state, chunk.run, done, seconds, whole))
+            finally:
+                if draws.committed > before:
+                    gradients, session.stop.something = told.evaluations, True
             seconds = phase.seconds + time.perf_counter() - began
-            gradients = session.tell("sampling", sampling, chunk.run, chunk.done, length, seconds)
+            session.show(told.chunk)
             if session.stop.asked and done < length:
                 timely = (ended(done, length),) if session.stop.signal is None else ()
                 return seconds, gradients, True, timely
@@ -102,5 +122,6 @@ def _drawn(
             raise
         if isinstance(error, KeyboardInterrupt):
             return seconds, gradients, True, ()
-        return seconds, gradients, True, (cut_short(error, draws.committed, done, length, session.folder is not None),)
+        said = cut_short(error, draws.committed, done, length, session.folder is not None)
+        return seconds, gradients, True, (said,)
     return seconds, gradients, False, ()

@@ -78,7 +78,7 @@ def checked(
             f"num_warmup=0: sampler {recipe.name!r} is tuned in warmup. Ask for some warmup (500 is usual), or "
             "pass tuning=other.tuning of an earlier result."
         )
-    return Request(recipe, num_chains, num_warmup, num_samples, tuning, precision)
+    return Request(recipe, int(num_chains), int(num_warmup), int(num_samples), tuning, precision)
 
 
 def check_count(name: str, value: Any, least: int) -> None:

@@ -18,6 +18,7 @@ from shoal.durable.folder import Beginning, beginning_of, run_folder
 from shoal.durable.identity import differences, identity, other_run
 from shoal.mesh import Placement
 from shoal.models.model import Model
+from shoal.paths import by_path
 from shoal.progress import progress
 from shoal.randomness import root_key
 from shoal.request import check_count, check_seconds, check_seed, check_superchains, checked
@@ -95,7 +96,10 @@ def sample(  # noqa: PLR0913  (the front door: each is a choice that users make)
     check_superchains(num_superchains, num_chains, initial_positions)
     if tile is not None:
         check_count("tile", tile, 1)
+        tile = int(tile)
     check_seconds(max_seconds)
+    # NumPy's whole numbers are welcome, and JSON knows Python's only.
+    num_chains, num_samples, seed = request.num_chains, request.num_samples, int(seed)
     stop, place = Stop(max_seconds), None
     if out is not None:
         place = check_place(out)
@@ -119,19 +123,21 @@ def sample(  # noqa: PLR0913  (the front door: each is a choice that users make)
         root = root_key(seed)
         sampling = SamplingPhase.of(request, model, target, placement)
         sampling.prepare(request, placement, root, expected_tuning(request, target.dim))
-        groups = default_superchains(num_chains) if num_superchains is None else num_superchains
+        groups = default_superchains(num_chains) if num_superchains is None else int(num_superchains)
         if initial_positions is not None:
             starts = given(model, target, initial_positions, num_chains, request.dtype)
         elif there is not None and not there.starts.chosen:
             starts = there.starts
         else:
             starts = dispersed(model, target, root, num_chains, groups, request.dtype)
-        settings = recorded_settings(request, model, placement, starts, seed)
+        groups = groups if initial_positions is None else int(starts.superchain.max()) + 1
+        settings = recorded_settings(request, model, placement, groups, seed)
         if folder is not None:
             asked = identity(
                 model,
                 settings,
                 tuning=request.tuning,
+                sampler=by_path(request.sampler),
                 initial_positions=starts.position if starts.chosen else None,
             )
             if there is None:
@@ -171,7 +177,7 @@ def resume(
         model: what it samples; it may be left out where it is one of the examples. Another posterior than that of the
             run is refused.
         num_samples: draws of every chain that the whole run is to have; as many as it was last asked for by default.
-        add_samples: draws of every chain to add to what it was last asked for.
+        add_samples: draws of every chain to add to what it was last asked for: a second call adds as many again.
         sampler: where it is one of `shoal.from_blackjax`; others are known from the run.
         progress_bar: show progress.
         max_seconds: that this call may take, as for `shoal.sample`.
@@ -206,7 +212,7 @@ def resume(
         model,
         num_chains=settings["num_chains"],
         num_warmup=settings["num_warmup"],
-        num_samples=num_samples or asked + (add_samples or 0),
+        num_samples=asked + (add_samples or 0) if num_samples is None else num_samples,
         sampler=sampler,
         seed=settings["seed"],
         out=place,

@@ -1,7 +1,7 @@
 """What the phases of a run have in common: what they are about, and what is told and kept on the way."""
 
 import platform
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -14,7 +14,6 @@ from shoal import compiling
 from shoal.adaptation import Fixed
 from shoal.durable.folder import Checkpoint, RunFolder
 from shoal.durable.identity import log_density_differs, other_run
-from shoal.ensemble import Ensemble
 from shoal.mesh import Placement
 from shoal.models.model import Model
 from shoal.paths import like
@@ -23,6 +22,7 @@ from shoal.progress import ChunkReport
 from shoal.request import Request
 from shoal.results.draws import Header
 from shoal.results.journal import State
+from shoal.results.json_text import plain
 from shoal.run import on_host, prepare_phase, report, revived
 from shoal.samplers.arrays import tuning_from_arrays
 from shoal.starts import Starts
@@ -66,6 +66,13 @@ class Phase(NamedTuple):
     seconds: float = 0.0
 
 
+class Told(NamedTuple):
+    """What is shown of a phase, and its evaluations of the gradient so far, used and paid."""
+
+    chunk: ChunkReport
+    evaluations: tuple[int, int]
+
+
 @dataclass
 class Session:
     """One call of `sample`: a warmup and sampling, which are phases of the same loop.
@@ -96,11 +103,10 @@ class Session:
     stop: Stop
     seconds: float
 
-    def check_log_density(self, ensemble: Ensemble) -> None:
-        """Refuse to go on with another posterior."""
+    def check_log_density(self, ensemble: Mapping[str, np.ndarray]) -> None:
+        """Refuse to go on with another posterior, from chains that an ensemble by path has left."""
         assert self.folder is not None
-        there = np.asarray(ensemble.position), np.asarray(ensemble.log_density)
-        differs = log_density_differs(self.target, *there)
+        differs = log_density_differs(self.target, ensemble["position"], ensemble["log_density"])
         if differs:
             raise ValueError(other_run(self.folder.path, [differs]))
 
@@ -141,26 +147,24 @@ class Session:
         arrays = jax.tree.map(lambda leaf: np.asarray(leaf)[:draws, chains].swapaxes(0, 1), kept)
         return arrays["values"], arrays["stats"]
 
-    def tell(self, phase: str, program: Program, run: Run, done: int, total: int, seconds: float) -> tuple[int, int]:
-        """Show how far it is; returns the gradients of the phase so far, used and paid."""
+    def told(self, phase: str, program: Program, run: Run, done: int, total: int, seconds: float) -> Told:
+        """How far a phase is."""
         said = report(program, run, self.placement, self.starts.superchain)
         health, moments = said["health"], said.get("moments")
         known = None if moments is None else moments["r_hat_nested"][np.isfinite(moments["r_hat_nested"])]
         r_hat = None if known is None or known.size == 0 else float(known.max())
-        self.show(
-            ChunkReport(
-                phase=phase,
-                done=done,
-                total=total,
-                num_chains=self.request.num_chains,
-                acceptance=float(health["acceptance"]),
-                divergences=int(health["divergences"]),
-                gradients=int(health["gradients"]),
-                seconds=seconds,
-                r_hat=r_hat,
-            )
+        chunk = ChunkReport(
+            phase=phase,
+            done=done,
+            total=total,
+            num_chains=self.request.num_chains,
+            acceptance=float(health["acceptance"]),
+            divergences=int(health["divergences"]),
+            gradients=int(health["gradients"]),
+            seconds=seconds,
+            r_hat=r_hat,
         )
-        return int(health["gradients"]), int(health["paid"])
+        return Told(chunk, (int(health["gradients"]), int(health["paid"])))
 
     def header(self, settings: dict[str, Any], warmup: dict[str, Any]) -> Header:
         return Header(
@@ -188,17 +192,17 @@ def expected_tuning(request: Request, dim: int) -> Any | None:
 
 
 def recorded_settings(
-    request: Request, model: Model, placement: Placement, starts: Starts, seed: int
+    request: Request, model: Model, placement: Placement, num_superchains: int, seed: int
 ) -> dict[str, Any]:
     """What a run was asked to do, as it is recorded with it."""
-    return {
+    settings = {
         "model": model.name,
         **({} if model.origin is None else {"target": model.origin}),
         "dim": model.dim,
         "sampler": request.sampler.name,
         **{f"sampler.{name}": value for name, value in request.sampler.settings().items()},
         "num_chains": request.num_chains,
-        "num_superchains": int(starts.superchain.max()) + 1,
+        "num_superchains": num_superchains,
         "num_warmup": request.num_warmup,
         "num_samples": request.num_samples,
         "seed": seed,
@@ -207,6 +211,7 @@ def recorded_settings(
         "deterministic": compiling.is_deterministic(),
         "tuning_given": request.tuning is not None,
     }
+    return plain(settings)
 
 
 def versions() -> dict[str, str]:

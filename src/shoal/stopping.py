@@ -12,7 +12,8 @@ class Stop:
     """Whether a run is to end, looked at between chunks.
 
     Attributes:
-        signal: the signal that came, or None.
+        signal: the first signal that came, or None.
+        something: whether there are draws to give back.
     """
 
     def __init__(self, max_seconds: float | None = None) -> None:
@@ -22,6 +23,7 @@ class Stop:
             max_seconds: that the run may take in this process; None where it may take any.
         """
         self.signal: signal.Signals | None = None
+        self.something = False
         self._max_seconds, self._began = max_seconds, time.monotonic()
 
     @property
@@ -52,9 +54,10 @@ class Stop:
 
 @contextlib.contextmanager
 def stoppable(stop: Stop, keeps: bool) -> Iterator[None]:
-    """The first Ctrl-C ends the run at the end of a chunk, a second one at once.
+    """The first Ctrl-C ends the run at the end of a chunk, a second one at once, and one with nothing to keep yet, too.
 
     So does SIGTERM where the run is kept on disk. When everything is, it takes its course: by default the process ends.
+    Signals that the process ignores, as one in the background does, are left alone.
 
     Args:
         stop: is told.
@@ -63,18 +66,27 @@ def stoppable(stop: Stop, keeps: bool) -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
+    terminated = []
 
     def on_signal(number: int, frame: Any) -> None:
-        if stop.signal is not None:
+        if number == signal.SIGTERM:
+            terminated.append(number)
+        if stop.signal is not None or not (keeps or stop.something):
             raise KeyboardInterrupt
         stop.signal = signal.Signals(number)
 
     handled = (signal.SIGINT, signal.SIGTERM) if keeps else (signal.SIGINT,)
-    before = {number: signal.signal(number, on_signal) for number in handled}
+    before = {number: signal.getsignal(number) for number in handled}
+    before = {number: handler for number, handler in before.items() if handler not in (signal.SIG_IGN, None)}
+    for number in before:
+        signal.signal(number, on_signal)
     try:
         yield
     finally:
         for number, handler in before.items():
-            signal.signal(number, signal.SIG_DFL if handler is None else handler)
-        if stop.signal is signal.SIGTERM:
+            signal.signal(number, handler)
+        if terminated:
             signal.raise_signal(signal.SIGTERM)
+            if before[signal.SIGTERM] is signal.SIG_DFL:
+                # Still here: the first process of a container is not ended by default.
+                raise SystemExit(128 + signal.SIGTERM)

@@ -40,15 +40,7 @@ def warmed(session: Session) -> Warm:
     folder = session.folder
     kept = None if folder is None else folder.warm()
     if kept is not None:
-        facts = kept.facts
-        ensemble = like(shape_of_ensemble(session.sampling.program, session.request.dtype), kept.tree("ensemble"))
-        session.check_log_density(ensemble)
-        tuning = session.placement.place(
-            like(first_tuning(session.request, session.target.dim), kept.tree("tuning")), split=False
-        )
-        run = revived(session.placement, session.root, ensemble, facts["step"], tuning)
-        findings = tuple(Finding.from_dict(finding) for finding in facts["findings"])
-        return Warm(run, 0.0, facts["seconds"], facts["gradients"], facts["record"], findings)
+        return _recalled(session, kept)
     warm = _staged(session) if session.request.ends_itself else _fixed_length(session)
     # As JSON gives it back, so that a run that was resumed tells the same.
     warm = warm._replace(record=json.loads(json.dumps(warm.record, default=_plain)))
@@ -69,7 +61,7 @@ def _recalled(session: Session, kept: Checkpoint) -> Warm:
     """What the warmup left in an earlier process."""
     request, placement, facts = session.request, session.placement, kept.facts
     ensemble = like(shape_of_ensemble(session.sampling.program, request.dtype), kept.tree("ensemble"))
-    session.check_log_density(ensemble)
+    session.check_log_density(kept.tree("ensemble"))
     tuning = like(first_tuning(request, session.target.dim), kept.tree("tuning"))
     run = revived(placement, session.root, ensemble, facts["step"], placement.place(tuning, split=False))
     findings = tuple(Finding.from_dict(finding) for finding in facts["findings"])
@@ -89,7 +81,7 @@ def _fixed_length(session: Session) -> Warm:
         phase = Phase(enter(warm, run, session.placement, request.num_warmup))
     else:
         ensemble = like(shape_of_ensemble(warm, request.dtype), kept.tree("ensemble"))
-        session.check_log_density(ensemble)
+        session.check_log_density(kept.tree("ensemble"))
         run = revived(session.placement, session.root, ensemble, kept.facts["step"], first)
         phase = session.gone_on(enter(warm, run, session.placement, request.num_warmup), kept)
     if request.num_warmup:
@@ -97,12 +89,14 @@ def _fixed_length(session: Session) -> Warm:
     compiled = time.perf_counter() - began
     seconds, length = phase.seconds, request.num_warmup
     run = phase.run
-    gradients = session.tell("warmup", warm, run, phase.done, length, seconds)[0] if phase.done else 0
+    gradients = session.told("warmup", warm, run, phase.done, length, seconds).evaluations[0] if phase.done else 0
     began = kept_at = time.perf_counter()
     for chunk in drive(warm, run, session.placement, length, ANY, phase.done):
         run = chunk.run
         seconds = phase.seconds + time.perf_counter() - began
-        gradients, _ = session.tell("warmup", warm, run, chunk.done, length, seconds)
+        told = session.told("warmup", warm, run, chunk.done, length, seconds)
+        gradients = told.evaluations[0]
+        session.show(told.chunk)
         if folder is not None and (session.stop.asked or time.perf_counter() - kept_at >= KEPT_EVERY):
             folder.keep_warmup(chunk.done, session.checkpoint(run, chunk.done, seconds, tuning=run.tuning))
             kept_at = time.perf_counter()
@@ -141,6 +135,9 @@ def _staged(session: Session) -> Warm:
     stages = Stages(session.target, placement, root, starts.position, most, tell, starts.chosen, foresee)
     if session.folder is not None:
         stages.ledger = session.folder
+        left = session.folder.last_stage()
+        if left is not None:
+            session.check_log_density(left)
     warmed = sampler.warm_up(stages, session.model.dim, request.dtype)
     run = stages.ready(sampler.kernel(), warmed.tuning)
     record = {"draws": stages.draws, **warmed.record}

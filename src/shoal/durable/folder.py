@@ -1,6 +1,7 @@
 """The directory of a run: where it began, how far its warmup got, and where it goes on from."""
 
 import contextlib
+import errno
 import fcntl
 import os
 import socket
@@ -14,15 +15,17 @@ import numpy as np
 from shoal.diagnostics.findings import Finding
 from shoal.paths import by_path
 from shoal.results.archive import Archive, DamagedFileError, read_archive, write_archive
-from shoal.results.journal import FOLDER, KEPT, Journal
+from shoal.results.journal import BEGINNING, FOLDER, KEPT, LOCK, Journal
 from shoal.starts import Starts
 from shoal.warmup.ledger import Played
 from shoal.warmup.trail import Trail
 
 FORMAT_VERSION = 1
+# How file systems say that they have no locks: then nothing keeps a second process out.
+NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)
 # Of what bits depend on. The number of devices changes none.
 VERSIONS = ("shoal", "jax", "backend")
-BEGINNING, WARM, LOCK = "beginning.npz", "warm.npz", "lock"
+WARM = "warm.npz"
 
 
 class Beginning(NamedTuple):
@@ -108,6 +111,12 @@ class RunFolder:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         os.close(self._lock)
+        if error is not None and [file.name for file in self._files.iterdir()] == [LOCK]:
+            # Nothing was written: the directory is as it was.
+            (self._files / LOCK).unlink()
+            with contextlib.suppress(OSError):
+                self._files.rmdir()
+                self.path.rmdir()
 
     def begin(self, beginning: Beginning) -> None:
         """Write down how the run begins."""
@@ -156,6 +165,14 @@ class RunFolder:
             _stage(number),
             Checkpoint.of(facts, trail=left.trail, ensemble=left.ensemble, tuning=left.tuning),
         )
+
+    def last_stage(self) -> Mapping[str, np.ndarray] | None:
+        """Where the last stage that was played left the chains: the ensemble by path."""
+        for path in sorted(self._files.glob(_stage("*")), reverse=True):
+            kept = self._read(path.name, "The warmup plays this stage again, the same.")
+            if kept is not None:
+                return Checkpoint.from_arrays(*kept).tree("ensemble")
+        return None
 
     def keep_warmup(self, done: int, checkpoint: Checkpoint) -> None:
         """Where a warmup of fixed length is after so many draws."""
@@ -282,6 +299,9 @@ def _held(file: Path, run: Path) -> int:
             f"The run in '{run}' is being written by another process ({holder or 'unknown'}). Wait for it to end, stop "
             "it, or give another directory."
         ) from error
+    except OSError as error:
+        if error.errno not in NO_LOCKS:
+            raise
     os.truncate(descriptor, 0)
     os.pwrite(descriptor, f"process {os.getpid()} on {socket.gethostname()}\n".encode(), 0)
     return descriptor

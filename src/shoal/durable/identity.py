@@ -14,11 +14,13 @@ from shoal.models.model import Model
 from shoal.starts import log_density_at
 from shoal.target import Target
 
-# What a run may be prolonged by, and what says where the model was found: these may differ.
-FREE = ("num_samples", "target")
+# What a run may be prolonged by, and what the model is called and where it was found: these may differ.
+FREE = ("num_samples", "target", "model")
 # The log density of another program rounds otherwise, by some last digits of its terms; a term that is there or not,
 # or a prior scale that is 2% off, changes it by more than this. Medians over chains: single ones may cancel badly.
 SAME_LOG_DENSITY, SAME_DIGITS = 0.01, 1e-5
+# Of so many of the chains it may be so many times as much.
+MOST_CHAINS, BAD_CHAINS = 0.9, 10.0
 # So many positions say whether a log density is the same.
 POSITIONS = 64
 
@@ -82,10 +84,13 @@ def log_density_differs(
     some = slice(None, POSITIONS)
     now = np.asarray(log_density_at(target, jnp.asarray(position[some])), float)
     before = log_density[some].astype(float)
-    apart = np.abs(now - before)
-    if np.median(apart) <= SAME_LOG_DENSITY + SAME_DIGITS * np.median(np.abs(before)):
+    apart = np.where(np.isfinite(now), np.abs(now - before), np.inf)
+    allowed = SAME_LOG_DENSITY + SAME_DIGITS * np.median(np.abs(before))
+    few = np.quantile(apart, MOST_CHAINS, method="higher")
+    if np.median(apart) <= allowed and few <= BAD_CHAINS * allowed and np.isfinite(apart).all():
         return ""
-    return f"the log density: where chain 0 was left it was {before[0]:.6g} and is {now[0]:.6g}"
+    worst = int(np.argmax(apart))
+    return f"the log density: where chain {worst} was left it was {before[worst]:.6g} and is {now[worst]:.6g}"
 
 
 def _digest(array: Any) -> str:

@@ -4,7 +4,8 @@ import os
 import tempfile
 from pathlib import Path
 
-from shoal.results.journal import FOLDER
+from shoal.results.archive import UNFINISHED
+from shoal.results.journal import BEGINNING, FOLDER, LOCK
 
 
 def check_new(path: str | os.PathLike[str]) -> Path:
@@ -53,7 +54,12 @@ def check_place(path: str | os.PathLike[str]) -> Path:
         ValueError: as of `check_new`.
     """
     place = Path(path).expanduser().absolute()
-    return place if (place / FOLDER).is_dir() else check_new(place)
+    files = place / FOLDER
+    begun = (files / BEGINNING).is_file()
+    # What a process leaves that ends before it has written how the run begins.
+    bare = files.is_dir() and list(place.iterdir()) == [files]
+    bare = bare and all(file.name == LOCK or file.name.endswith(UNFINISHED) for file in files.iterdir())
+    return place if begun or bare else check_new(place)
 
 
 def _try_writing(place: Path) -> None:

@@ -78,7 +78,8 @@ def unfinished(error: Exception, path: Any) -> Finding:
         number=float("nan"),
         words=f"The run in '{path}' could not be finished, with {_told(error)}. shoal.load reads the draws that were "
         "committed there as those of an interrupted run, without tuning, timing and findings.",
-        remedy=f"{_cure(error)} Then save(...) of this result writes all of it to another directory.",
+        remedy=f"{_cure(error)} Then shoal.resume or the same call finishes it; save(...) of this result writes all of "
+        "it to another directory.",
     )
 
 

@@ -16,9 +16,12 @@ import numpy as np
 from shoal.results.archive import UNFINISHED, DamagedFileError, read_archive, write_archive
 
 FOLDER = "checkpoints"
+# Beside the chunks: how the run begins, and the lock of the process that writes it.
+BEGINNING, LOCK = "beginning.npz", "lock"
 # Of the files whose draws the store has: the last one is what a run goes on from, and one may be damaged.
 KEPT = 2
-_NAME = re.compile(r"draws-(\d{10})-(\d{10})\.npz")
+# One whose last sweep was cut ends in "-cut": it is of no use to a run that is to be longer.
+_NAME = re.compile(r"draws-(\d{10})-(\d{10})(-cut)?\.npz")
 _VALUE, _STAT, _STATE = "value:", "stat:", "state:"
 
 
@@ -68,7 +71,8 @@ class Journal:
         arrays = {_VALUE + name: array for name, array in part.values.items()}
         arrays |= {_STAT + name: array for name, array in part.stats.items()}
         arrays |= {_STATE + name: array for name, array in state.arrays.items()}
-        write_archive(self.folder / f"draws-{part.begin:010d}-{part.end:010d}.npz", arrays, state.facts)
+        cut = "" if state.facts["whole"] else "-cut"
+        write_archive(self.folder / f"draws-{part.begin:010d}-{part.end:010d}{cut}.npz", arrays, state.facts)
 
     def read(self, path: Path) -> tuple[Part, State]:
         """One of the files.
@@ -109,18 +113,31 @@ class Journal:
         Args:
             count: of draws that the store has.
         """
-        for path in self.files()[:-KEPT]:
-            if _span(path)[1] <= count:
-                path.unlink(missing_ok=True)
+        files = self.files()
+        whole = [path for path in files if not path.stem.endswith("-cut")]
+        kept = {*files[-KEPT:], *whole[-KEPT:]}
+        self.forget([path for path in files if path not in kept and _span(path)[1] <= count])
+
+    def reach(self, count: int) -> int:
+        """How many draws there are with the chunks that follow on so many; none is read."""
+        for path in self.files():
+            begin, end = _span(path)
+            if begin <= count < end:
+                count = end
+        return count
+
+    def beyond(self, count: int) -> list[Path]:
+        """The files that go further than so many draws."""
+        return [path for path in self.files() if _span(path)[1] > count]
 
     def forget(self, paths: list[Path]) -> None:
-        """Delete files that are damaged, or come after one."""
+        """Delete files."""
         for path in paths:
             path.unlink(missing_ok=True)
 
     def sweep(self) -> None:
         """Delete what a kill left half written."""
-        for part in self.folder.glob(f"*{UNFINISHED}"):
+        for part in self.folder.glob(f"*.npz{UNFINISHED}"):
             with contextlib.suppress(OSError):
                 part.unlink()
 
@@ -128,8 +145,7 @@ class Journal:
 def _span(path: Path) -> tuple[int, int]:
     match = _NAME.fullmatch(path.name)
     assert match is not None
-    begin, end = match.groups()
-    return int(begin), int(end)
+    return int(match[1]), int(match[2])
 
 
 def _since(part: Part, count: int) -> Part:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from shoal.diagnostics.findings import Finding
+from shoal.results.damage import find_damage
 from shoal.results.directories import check_new
 from shoal.results.draws import Header, MemoryDraws
 from shoal.results.journal import Journal
@@ -81,11 +82,15 @@ def load(path: str | os.PathLike[str]) -> Result:
             f"{FORMAT_VERSION}: install a newer Shoal to load it."
         )
 
+    ended = bool(attributes.get("finished"))
+    # What was written at the end of a run is not of the longer run that it became, until that ends.
+    late = () if ended else ("timing", "gradients", "notes", "findings")
+
     def read(name: str, default: Any) -> Any:
-        return json.loads(attributes[name]) if name in attributes else default
+        return json.loads(attributes[name]) if name in attributes and name not in late else default
 
     count = int(attributes["draws_committed"])
-    tail = [] if attributes.get("finished") else Journal(place).after(count)
+    tail = [] if ended else Journal(place).after(count)
     coords = {name: _ticks(array) for name, array in _arrays(root, "posterior").items() if _is_coordinate(array)}
     findings = read("findings", None)
     return Result(
@@ -97,14 +102,25 @@ def load(path: str | os.PathLike[str]) -> Result:
         coords=coords,
         timing=Timing(**{k: float(v) for k, v in read("timing", Timing()._asdict()).items()}),
         gradients=Gradients(**read("gradients", Gradients()._asdict())),
-        tuning={name: np.asarray(array[...]) for name, array in _arrays(root, "tuning").items()},
+        tuning={name: np.asarray(array[...]) for name, array in _arrays(root, "tuning").items()} if ended else {},
         settings=read("settings", {}),
         versions=read("versions", {}),
         warmup=read("warmup", {}),
-        interrupted=bool(attributes.get("interrupted", True)),
+        interrupted=not ended or bool(attributes["interrupted"]),
         notes=tuple(Finding.from_dict(note) for note in read("notes", [])),
         judged=None if findings is None else tuple(Finding.from_dict(finding) for finding in findings),
     )
+
+
+def is_damaged(path: Path) -> bool:
+    """Whether some draws of a run cannot be read; all are.
+
+    Args:
+        path: the directory of the run.
+    """
+    root = _open(path)
+    arrays = _variables(root, "posterior") | _variables(root, "sample_stats")
+    return bool(find_damage(path, arrays, int(root.attrs["draws_committed"])).words)
 
 
 def _open(path: Path) -> Any:

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from shoal.extras import require
+from shoal.results.damage import find_damage
 from shoal.results.draws import Header, check_chunk
 from shoal.results.journal import Journal, Part, State
 from shoal.results.json_text import to_json
@@ -40,6 +41,12 @@ HALF_WRITTEN = ".partial"
 FILE_BYTES = 4_000_000
 # Seconds between times when the arrays get what the journal has: a part of a file is as dear to write as all of it.
 STORED_EVERY = 3.0
+# With many variables it takes long: then this many times as long passes until the next time, ...
+PATIENCE = 20.0
+# ... unless so many bytes wait.
+MOST_WAITING = 2**28
+# Draws of a run that a file of draws has room for, though fewer were asked for: it may be prolonged.
+LEAST_ROOM = 500
 
 
 def zarr_package() -> Any:
@@ -54,6 +61,7 @@ class ZarrDraws:
         path: the directory.
         header: what is known about the run.
         committed: the number of draws that count.
+        mended: why the store had to be made anew; empty where it had not.
     """
 
     def __init__(self, path: str | os.PathLike[str], num_samples: int, header: Header) -> None:
@@ -86,16 +94,22 @@ class ZarrDraws:
             header: what is known about the run.
         """
         path = Path(path)
-        attributes = _attributes(path)
-        if "draws_committed" not in attributes:
+        draws = object.__new__(cls)
+        draws._begin(path, num_samples, header)
+        try:
+            stored, mended = _attributes(path).get("draws_committed"), ""
+            if stored is not None:
+                draws._reopen(int(stored))
+        except OSError:
+            raise
+        except Exception as error:  # whatever Zarr makes of files that are not what was written
+            stored, mended = None, f"what describes them cannot be read: {type(error).__name__}: {error}"
+        if stored is None:
             for part in (*GROUPS, "tuning"):
                 shutil.rmtree(path / part, ignore_errors=True)
             (path / "zarr.json").unlink(missing_ok=True)
             draws = cls(path, num_samples, header)
-        else:
-            draws = object.__new__(cls)
-            draws._begin(path, num_samples, header)
-            draws._reopen(int(attributes["draws_committed"]))
+        draws.mended = mended
         for part in draws._journal.after(draws._stored):
             draws._store(part)
         draws.committed = draws._stored
@@ -103,9 +117,10 @@ class ZarrDraws:
 
     def _begin(self, path: str | os.PathLike[str], num_samples: int, header: Header) -> None:
         self.path, self.header = Path(path).expanduser().absolute(), header
-        self.committed = self._stored = 0
+        self.committed = self._stored = self._readable = 0
+        self.mended = ""
         self._stored_at = time.monotonic()
-        self._room = num_samples
+        self._room, self._pause = num_samples, STORED_EVERY
         self._waiting: list[Part] = []
         self._journal = Journal(self.path)
         self._arrays: dict[str, dict[str, Any]] = {name: {} for name in GROUPS}
@@ -116,7 +131,7 @@ class ZarrDraws:
             left.unlink()
         self._root = zarr_package().open_group(str(self.path), mode="r+", use_consolidated=False)
         self._groups = {name: self._root[name] for name in GROUPS}
-        self._plain, self._stored = {}, stored
+        self._plain, self._stored, self._readable = {}, stored, stored
         for name, group in self._groups.items():
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # of an array that a kill has left without its first file
@@ -128,6 +143,9 @@ class ZarrDraws:
             self._arrays[name] = {variable: own[variable] for variable in dict.fromkeys((*self._order[name], *drawn))}
             for array in self._arrays[name].values():
                 declare_incomplete(array)
+        header = self.header
+        names = (*names_of_axes(header.dims), *header.coords, *header.dims, *header.parameters)
+        self._plain = plain_names(names, self._plain)
         self._resize(max(self._room, stored))
         anew = {name: value for name, value in self._first_attributes().items() if name in ANEW}
         self._root.attrs.update(anew)
@@ -142,26 +160,18 @@ class ZarrDraws:
         self.committed = self._stored = count
 
     def clear_damage(self) -> str:
-        """Delete files of draws that cannot be read, so that they can be written again.
+        """Delete files of draws that cannot be read, and count no draw from there on; they are to be made again.
 
         Returns:
             What was wrong; empty where nothing was.
         """
-        said = ""
-        for arrays in self._arrays.values():
-            for name, array in arrays.items():
-                per_file = array.chunks[1]
-                for number in range(-(-self._stored // per_file)):
-                    key = array.metadata.encode_chunk_key((0, number, *(0 for _ in array.shape[2:])))
-                    file = self.path / array.path / key
-                    try:
-                        if not file.is_file():
-                            raise FileNotFoundError("it is not there")
-                        array[:, number * per_file : (number + 1) * per_file]
-                    except (ValueError, OSError) as error:
-                        said = said or f"the file '{file}' of {name!r} cannot be read: {error}"
-                        file.unlink(missing_ok=True)
-        return said
+        arrays = {name: array for group in self._arrays.values() for name, array in group.items()}
+        words, whole, files = find_damage(self.path, arrays, self._stored)
+        for file in files:
+            file.unlink(missing_ok=True)
+        if words:
+            self._root.attrs["draws_committed"] = self._readable = whole
+        return self.mended or words
 
     def _first_attributes(self) -> dict[str, Any]:
         return {
@@ -226,7 +236,7 @@ class ZarrDraws:
 
     def _draws_per_chunk(self, chunk: np.ndarray) -> int:
         """Draws in one file of an array: as many as `FILE_BYTES` hold, whatever comes in one chunk of the run."""
-        return int(np.clip(FILE_BYTES // max(1, chunk[:, :1].nbytes), 1, max(1, self._room)))
+        return int(np.clip(FILE_BYTES // max(1, chunk[:, :1].nbytes), 1, max(LEAST_ROOM, self._room)))
 
     def append(
         self,
@@ -251,14 +261,18 @@ class ZarrDraws:
         self._journal.write(part, state())
         self.committed += count
         self._waiting.append(part)
-        if time.monotonic() - self._stored_at >= STORED_EVERY:
+        many = sum(array.nbytes for part in self._waiting for array in part.values.values()) > MOST_WAITING
+        if many or time.monotonic() - self._stored_at >= self._pause:
             self.flush()
 
     def flush(self) -> None:
         """Write to the arrays what only the journal has."""
-        if self._tail:
-            self._store(_joined(self._tail))
+        began = time.monotonic()
+        waiting = [part for part in self._waiting if part.end > self._stored]
+        if waiting:
+            self._store(_joined(waiting))
         self._waiting, self._stored_at = [], time.monotonic()
+        self._pause = max(STORED_EVERY, PATIENCE * (self._stored_at - began) if STORED_EVERY else 0.0)
         self._journal.prune(self._stored)
 
     def _store(self, part: Part) -> None:
@@ -275,8 +289,8 @@ class ZarrDraws:
                 self._groups[group].attrs["variables"] = self._order[group] = list(chunk)
                 self._consolidate()
         # Counted here first: the arrays are never cut to less than a reader was told to read.
-        self._stored = part.end
-        self._root.attrs["draws_committed"] = max(part.end, self._root.attrs["draws_committed"])
+        self._stored, self._readable = part.end, max(part.end, self._readable)
+        self._root.attrs["draws_committed"] = self._readable
 
     def _consolidate(self) -> None:
         """Repeat what the groups hold at the top: whoever opens the store need not look for it among other files."""
@@ -297,17 +311,22 @@ class ZarrDraws:
     @property
     def draws(self) -> StoredDraws:
         """The draws so far, read from disk on access."""
-        return StoredDraws(self._arrays["posterior"], self._stored, [part.values for part in self._tail])
+        return StoredDraws(self._arrays["posterior"], self._there, [part.values for part in self._tail])
 
     @property
     def sample_stats(self) -> StoredDraws:
         """The sample statistics so far, read from disk on access."""
-        return StoredDraws(self._arrays["sample_stats"], self._stored, [part.stats for part in self._tail])
+        return StoredDraws(self._arrays["sample_stats"], self._there, [part.stats for part in self._tail])
 
     @property
     def _tail(self) -> list[Part]:
         """Chunks that the arrays lack."""
-        return [part for part in self._waiting if part.end > self._stored]
+        return [part for part in self._waiting if part.end > self._readable]
+
+    @property
+    def _there(self) -> int:
+        """Draws of the arrays that come before those chunks: also those that are being made again."""
+        return self._tail[0].begin if self._tail else self._readable
 
     def finish(self, result: "Result") -> None:
         """Trim to the draws that were made and write what is known at the end.
@@ -316,7 +335,7 @@ class ZarrDraws:
             result: of this run; its tuning, timing, gradients, findings and notes are written.
         """
         self.flush()
-        self._resize(self.committed)
+        self._resize(max(self.committed, self._readable))
         for arrays in self._arrays.values():
             for array in arrays.values():
                 declare_complete(array)
@@ -336,7 +355,7 @@ class ZarrDraws:
                 "notes": to_json([note.as_dict() for note in result.notes]),
                 "findings": to_json([finding.as_dict() for finding in result.findings]),
                 "warmup": to_json(self.header.warmup),
-                "draws_committed": self.committed,
+                "draws_committed": self._readable,
                 "interrupted": bool(result.interrupted),
                 "finished": True,
             }
@@ -353,7 +372,7 @@ class Made(NamedTuple):
     """What a directory has of a run.
 
     Attributes:
-        draws: that its arrays have.
+        draws: that its arrays and its journal have.
         asked: draws that it was last asked for; 0 where its warmup has not ended.
         finished: whether it made them all.
     """
@@ -364,11 +383,14 @@ class Made(NamedTuple):
 
 
 def made(path: Path) -> Made:
-    """What the directory of a run has of it."""
-    attributes = _attributes(path)
+    """What the directory of a run has of it; nothing where what describes it is damaged."""
+    try:
+        attributes = _attributes(path)
+    except ValueError:
+        return Made()
     finished = attributes.get("finished", False) and not attributes["interrupted"]
     draws, asked = (int(attributes.get(name, 0)) for name in ("draws_committed", "num_samples"))
-    return Made(draws, asked, finished)
+    return Made(draws if finished else Journal(path).reach(draws), asked, finished)
 
 
 def _attributes(path: Path) -> dict[str, Any]:

@@ -5,6 +5,7 @@ that double. Every chain makes its own; then all sample with the median step siz
 Reference: Stan Reference Manual, "HMC algorithm parameters"; Cabezas et al. (2024), BlackJAX, arXiv:2402.10797.
 """
 
+import functools
 import inspect
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, NamedTuple
@@ -129,8 +130,21 @@ class _BlackJAX(Sampler):
         return Fixed()
 
     def settings(self) -> dict[str, float | int | str]:
-        plain = lambda value: value if isinstance(value, (int, float, str)) else getattr(value, "__name__", repr(value))
-        return {"algorithm": self.algorithm} | {name: plain(value) for name, value in self.options}
+        return {"algorithm": self.algorithm} | {name: _told(value) for name, value in self.options}
+
+
+def _told(value: Any) -> float | int | str:
+    """An option as it is recorded: the same in another process, and another for another function."""
+    if isinstance(value, (int, float, str)):
+        return value
+    if isinstance(value, functools.partial):
+        return f"{_told(value.func)}{value.args}{value.keywords}"
+    if hasattr(value, "__qualname__"):
+        # Of what a function closes over the numbers tell integrators apart, which all have one name.
+        cells = (cell.cell_contents for cell in getattr(value, "__closure__", None) or ())
+        numbers = [cell for cell in cells if isinstance(cell, (int, float, list, tuple)) and " at 0x" not in repr(cell)]
+        return f"{value.__module__}.{value.__qualname__}" + (f"{numbers}" if numbers else "")
+    return type(value).__name__ if " at 0x" in repr(value) else repr(value)
 
 
 class SetByHand(_BlackJAX):
