@@ -85,7 +85,10 @@ def test_devices_change_no_draw(alone, num_devices):
     assert_bitwise_equal(warmed_and_sampled(Placement.of(256, 32, jax.devices()[:num_devices])), alone)
 
 
-@pytest.mark.parametrize("example", ["eight_schools", "diabetes", "stochastic_volatility", "gaussian_process"])
+@pytest.mark.parametrize(
+    "example",
+    ["eight_schools", "diabetes", "stochastic_volatility", pytest.param("gaussian_process", marks=pytest.mark.slow)],
+)
 def test_devices_change_no_draw_of_the_examples(example):
     """Models that users write, divisions and all: XLA treats one device and many unlike where it is let."""
     target = shoal.examples.load(example).target(np.float32)

@@ -435,7 +435,13 @@ def test_report_of_names_with_a_slash(tmp_path):
     assert "school/theta[2]" in page
 
 
-@pytest.mark.parametrize("name", names())
+# Compiling them is most of it; their gradients are looked at in test_numpyro_bridge.py.
+LONG_TO_COMPILE = ("cholesky_correlation", "gaussian_process")
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.slow] * (name in LONG_TO_COMPILE)) for name in names()]
+)
 def test_models_of_numpyro_documentation_sample(name):
     sampled = shoal.sample(documented(name), num_chains=32, num_warmup=300, num_samples=200, progress_bar=False)
     for name, values in sampled.draws.items():
