@@ -329,6 +329,25 @@ def test_a_finished_run_is_mended(tmp_path, damage):
 def test_damaged_metadata(tmp_path, killed, file, damage):
     killed("sampling", 3, out=tmp_path / "run")
     DAMAGE[damage](tmp_path / "run" / file)
+    result = sample(tmp_path / "run")
+    same(result, whole())
+    (told,) = [finding for finding in result.findings if finding.kind == "recovered"]
+    assert "Draws on disk are damaged: what describes them" in told.words
+    aside = list((tmp_path / "run" / "checkpoints").glob("damaged-*/posterior/y/c/0/0"))
+    assert len(aside) == 1, "the draws that were there are not deleted"
+
+
+def test_no_other_error_sets_draws_aside(tmp_path, killed, monkeypatch):
+    killed("sampling", 3, out=tmp_path / "run")
+
+    def exhausted(*rest):
+        raise MemoryError
+
+    with monkeypatch.context() as patch:
+        patch.setattr("shoal.results.zarr_draws.declare_incomplete", exhausted)
+        with pytest.raises(MemoryError):
+            sample(tmp_path / "run")
+    assert not list((tmp_path / "run" / "checkpoints").glob("damaged-*"))
     same(sample(tmp_path / "run"), whole())
 
 

@@ -11,9 +11,10 @@ from shoal.diagnostics.findings import Finding
 from shoal.paths import by_path
 from shoal.results.draws import Header, MemoryDraws
 from shoal.results.failure import cut_short, ended, unfinished
+from shoal.results.made import made
 from shoal.results.result import Gradients, Result, Timing
 from shoal.results.store import is_damaged, load
-from shoal.results.zarr_draws import ZarrDraws, made
+from shoal.results.zarr_draws import ZarrDraws
 from shoal.run import compile_phase, drive, enter
 from shoal.session import Phase, Session
 from shoal.warming import warmed
@@ -108,7 +109,7 @@ def _drawn(
             told = session.told("sampling", sampling, chunk.run, done, length, seconds)
             whole, before = done % per_sweep == 0, draws.committed
             try:
-                draws.append(values, stats, partial(session.state, chunk.run, done, seconds, whole))
+                draws.append(values, stats, partial(session.archive, chunk.run, done, seconds, whole))
             finally:
                 if draws.committed > before:
                     gradients, session.stop.something = told.evaluations, True

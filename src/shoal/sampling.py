@@ -14,7 +14,7 @@ from shoal import compiling
 from shoal.compiling import warn_of_slow_sums
 from shoal.cores import warn_of_idle_cores
 from shoal.drawing import sampled
-from shoal.durable.folder import Beginning, beginning_of, run_folder
+from shoal.durable.folder import Beginning, RunFolder, beginning_of
 from shoal.durable.identity import differences, identity, other_run
 from shoal.mesh import Placement
 from shoal.models.model import Model
@@ -23,8 +23,8 @@ from shoal.progress import progress
 from shoal.randomness import root_key
 from shoal.request import check_count, check_seconds, check_seed, check_superchains, checked
 from shoal.results.directories import check_place
+from shoal.results.made import made, zarr_package
 from shoal.results.result import Result
-from shoal.results.zarr_draws import made, zarr_package
 from shoal.samplers import SAMPLERS, Sampler, named
 from shoal.session import SamplingPhase, Session, expected_tuning, recorded_settings, versions
 from shoal.starts import default_superchains, dispersed, given
@@ -109,10 +109,10 @@ def sample(  # noqa: PLR0913  (the front door: each is a choice that users make)
         _precision(request.dtype),
         compiling.deterministic(deterministic),
         compiling.background(),
-        run_folder(place) as folder,
+        contextlib.nullcontext() if place is None else RunFolder(place) as folder,
         progress(progress_bar) as show,
     ):
-        there = None if folder is None else folder.beginning()
+        there = None if place is None else beginning_of(place)
         if tile is None and there is not None:
             tile = there.settings["tile"]
         placement = Placement.of(num_chains, tile)

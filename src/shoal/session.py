@@ -20,8 +20,8 @@ from shoal.paths import like
 from shoal.program import Program, Run, keep_draws
 from shoal.progress import ChunkReport
 from shoal.request import Request
+from shoal.results.archive import Archive
 from shoal.results.draws import Header
-from shoal.results.journal import State
 from shoal.results.json_text import plain
 from shoal.run import on_host, prepare_phase, report, revived
 from shoal.samplers.arrays import tuning_from_arrays
@@ -117,10 +117,9 @@ class Session:
         facts = {"step": int(run.step), "window": window, "done": done, "seconds": seconds, "whole": whole}
         return Checkpoint.of(facts, ensemble=ensemble, statistics=statistics, adaptation=run.adaptation, **trees)
 
-    def state(self, run: Run, done: int, seconds: float, whole: bool) -> State:
-        """The checkpoint as the journal takes it."""
-        kept = self.checkpoint(run, done, seconds, whole)
-        return State(kept.arrays, kept.facts)
+    def archive(self, run: Run, done: int, seconds: float, whole: bool) -> Archive:
+        """The checkpoint as it is written."""
+        return self.checkpoint(run, done, seconds, whole).archive
 
     def gone_on(self, run: Run, kept: Checkpoint) -> Phase:
         """A phase where a checkpoint has it.

@@ -1,13 +1,14 @@
 """`shoal resume DIR`: go on with a run that was killed or stopped, or make it longer."""
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import click
 
 from shoal.cli import targets
-from shoal.cli.codes import INTERRUPTED, TERMINATED, as_json, debug, max_seconds, run_directory, usage
-from shoal.cli.sample import code_of, stopped, tell, terminable, use_cpu_devices
+from shoal.cli.codes import as_json, debug, max_seconds, run_directory, usage
+from shoal.cli.sample import concluded, use_cpu_devices
 
 
 @click.command(short_help="Go on with a run, or make it longer.")
@@ -46,17 +47,13 @@ def resume(directory: str, target: str | None, **options: Any) -> int:
             f"shoal resume {directory} file.py:object."
         )
     model = targets.resolve(target)
-    with terminable() as signals:
-        try:
-            result = sampling.resume(
-                out,
-                model,
-                num_samples=options["num_samples"],
-                add_samples=options["add_samples"],
-                progress_bar=not (options["quiet"] or options["no_progress"]),
-                max_seconds=options["max_seconds"],
-            )
-        except KeyboardInterrupt:
-            return stopped(out, options, TERMINATED if signals else INTERRUPTED)
-        tell(result, out, options)
-    return TERMINATED if signals else code_of(result)
+    go_on = partial(
+        sampling.resume,
+        out,
+        model,
+        num_samples=options["num_samples"],
+        add_samples=options["add_samples"],
+        progress_bar=not (options["quiet"] or options["no_progress"]),
+        max_seconds=options["max_seconds"],
+    )
+    return concluded(go_on, out, options)

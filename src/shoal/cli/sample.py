@@ -4,7 +4,7 @@ import ast
 import contextlib
 import signal
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -81,9 +81,14 @@ def sample(target: str, **options: Any) -> int:
         recipe = recipe_named(options["sampler"], settings)
         check_warmup(recipe, options["num_warmup"])
     model = targets.resolve(target)
+    return concluded(lambda: run(model, recipe, out, options), out, options)
+
+
+def concluded(sampling: Callable[[], "Result"], out: Path | None, options: dict[str, Any]) -> int:
+    """Sample, tell of the result, and say by the exit code how it ended."""
     with terminable() as signals:
         try:
-            result = run(model, recipe, out, options)
+            result = sampling()
         except KeyboardInterrupt:
             return stopped(out, options, TERMINATED if signals else INTERRUPTED)
         tell(result, out, options)

@@ -5,7 +5,7 @@ import errno
 import fcntl
 import os
 import socket
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple, Self
@@ -16,11 +16,11 @@ from shoal.diagnostics.findings import Finding
 from shoal.paths import by_path
 from shoal.results.archive import Archive, DamagedFileError, read_archive, write_archive
 from shoal.results.journal import BEGINNING, FOLDER, KEPT, LOCK, Journal
+from shoal.results.zarr_draws import FORMAT_VERSION
 from shoal.starts import Starts
 from shoal.warmup.ledger import Played
 from shoal.warmup.trail import Trail
 
-FORMAT_VERSION = 1
 # How file systems say that they have no locks: then nothing keeps a second process out.
 NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)
 # Of what bits depend on. The number of devices changes none.
@@ -63,18 +63,19 @@ class Checkpoint(NamedTuple):
         return cls({name: by_path(tree) for name, tree in trees.items()}, dict(facts))
 
     @classmethod
-    def from_arrays(cls, arrays: Mapping[str, np.ndarray], facts: Mapping[str, Any]) -> "Checkpoint":
-        """The inverse of `arrays`."""
+    def read(cls, archive: Archive) -> "Checkpoint":
+        """The inverse of `archive`."""
         trees: dict[str, dict[str, np.ndarray]] = {}
-        for name, array in arrays.items():
+        for name, array in archive.arrays.items():
             tree, _, path = name.partition(":")
             trees.setdefault(tree, {})[path] = array
-        return cls(trees, dict(facts))
+        return cls(trees, archive.facts)
 
     @property
-    def arrays(self) -> dict[str, np.ndarray]:
-        """All of them by one name."""
-        return {f"{name}:{path}": array for name, tree in self.trees.items() for path, array in tree.items()}
+    def archive(self) -> Archive:
+        """As it is written."""
+        arrays = {f"{name}:{path}": array for name, tree in self.trees.items() for path, array in tree.items()}
+        return Archive(arrays, self.facts)
 
     def tree(self, name: str) -> Mapping[str, np.ndarray]:
         """The arrays of a pytree by path; one without leaves has none."""
@@ -134,19 +135,15 @@ class RunFolder:
         }
         write_archive(self._files / BEGINNING, arrays, facts)
 
-    def beginning(self) -> Beginning | None:
-        """As `beginning_of`."""
-        return beginning_of(self.path)
-
     def recall(self, number: int, asked: Mapping[str, Any]) -> Played | None:
         """As of a `Ledger`."""
         kept = self._read(_stage(number), "The warmup plays this stage again, the same.")
         if kept is None:
             return None
         if kept.facts["asked"] != dict(asked):
-            self._delete(f"{_stage('*')}", keep=lambda path: path.name < _stage(number))
+            self._delete(_stage("*"), keep=lambda path: path.name < _stage(number))
             return None
-        played = Checkpoint.from_arrays(*kept)
+        played = Checkpoint.read(kept)
         facts = kept.facts
         return Played(
             Trail(**played.tree("trail")),
@@ -171,7 +168,7 @@ class RunFolder:
         for path in sorted(self._files.glob(_stage("*")), reverse=True):
             kept = self._read(path.name, "The warmup plays this stage again, the same.")
             if kept is not None:
-                return Checkpoint.from_arrays(*kept).tree("ensemble")
+                return Checkpoint.read(kept).tree("ensemble")
         return None
 
     def keep_warmup(self, done: int, checkpoint: Checkpoint) -> None:
@@ -185,19 +182,19 @@ class RunFolder:
         for path in sorted(self._files.glob("warmup-*.npz"), reverse=True):
             kept = self._read(path.name, "The warmup goes on from the one before, and makes the same draws.")
             if kept is not None:
-                return Checkpoint.from_arrays(*kept)
+                return Checkpoint.read(kept)
         return None
 
     def keep_warm(self, checkpoint: Checkpoint) -> None:
         """What a warmup left; what it took to get there is not needed any more."""
         self._write(WARM, checkpoint)
-        self._delete("stage-*.npz")
+        self._delete(_stage("*"))
         self._delete("warmup-*.npz")
 
     def warm(self) -> Checkpoint | None:
         """What the warmup left, if it has ended."""
         kept = self._read(WARM, "The warmup is made again, the same.")
-        return None if kept is None else Checkpoint.from_arrays(*kept)
+        return None if kept is None else Checkpoint.read(kept)
 
     def latest(self, count: int, whole: bool) -> Checkpoint | None:
         """Where sampling was last; None where it has to begin.
@@ -206,7 +203,6 @@ class RunFolder:
             count: of draws that are there: no later one is of use.
             whole: whether more draws are to follow, which need all of a sweep.
         """
-        found = None
         for path in reversed(self.journal.files()):
             try:
                 part, state = self.journal.read(path)
@@ -214,9 +210,9 @@ class RunFolder:
                 self.note(str(error), "The run goes on from the one before, and makes the same draws again.")
                 self.journal.forget([path])
                 continue
-            if found is None and part.end <= count and (state.facts["whole"] or not whole):
-                found = Checkpoint.from_arrays(state.arrays, state.facts)
-        return found
+            if part.end <= count and (state.facts["whole"] or not whole):
+                return Checkpoint.read(state)
+        return None
 
     def note(self, words: str, remedy: str, kind: str = "recovered") -> None:
         """Say what was found, and what becomes of it."""
@@ -231,7 +227,7 @@ class RunFolder:
             self.note(words, "They are of the same posterior.", "versions")
 
     def _write(self, name: str, checkpoint: Checkpoint) -> None:
-        write_archive(self._files / name, checkpoint.arrays, checkpoint.facts)
+        write_archive(self._files / name, *checkpoint.archive)
 
     def _read(self, name: str, otherwise: str) -> Archive | None:
         try:
@@ -301,17 +297,8 @@ def _held(file: Path, run: Path) -> int:
         ) from error
     except OSError as error:
         if error.errno not in NO_LOCKS:
+            os.close(descriptor)
             raise
     os.truncate(descriptor, 0)
     os.pwrite(descriptor, f"process {os.getpid()} on {socket.gethostname()}\n".encode(), 0)
     return descriptor
-
-
-@contextlib.contextmanager
-def run_folder(path: Path | None) -> Iterator[RunFolder | None]:
-    """The directory of a run, held meanwhile; None where there is none."""
-    if path is None:
-        yield None
-        return
-    with RunFolder(path) as folder:
-        yield folder

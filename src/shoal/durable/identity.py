@@ -16,8 +16,8 @@ from shoal.target import Target
 
 # What a run may be prolonged by, and what the model is called and where it was found: these may differ.
 FREE = ("num_samples", "target", "model")
-# The log density of another program rounds otherwise, by some last digits of its terms; a term that is there or not,
-# or a prior scale that is 2% off, changes it by more than this. Medians over chains: single ones may cancel badly.
+# The log density of another program rounds otherwise, by some last digits of its terms. A normal prior of one parameter
+# that is 2% wider changes it by 0.016. Medians over chains: single ones may cancel badly.
 SAME_LOG_DENSITY, SAME_DIGITS = 0.01, 1e-5
 # Of so many of the chains it may be so many times as much.
 MOST_CHAINS, BAD_CHAINS = 0.9, 10.0

@@ -7,13 +7,12 @@ it, and whoever reads them next finds it here.
 
 import contextlib
 import re
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
-from shoal.results.archive import UNFINISHED, DamagedFileError, read_archive, write_archive
+from shoal.results.archive import UNFINISHED, Archive, DamagedFileError, read_archive, write_archive
 
 FOLDER = "checkpoints"
 # Beside the chunks: how the run begins, and the lock of the process that writes it.
@@ -23,18 +22,6 @@ KEPT = 2
 # One whose last sweep was cut ends in "-cut": it is of no use to a run that is to be longer.
 _NAME = re.compile(r"draws-(\d{10})-(\d{10})(-cut)?\.npz")
 _VALUE, _STAT, _STATE = "value:", "stat:", "state:"
-
-
-class State(NamedTuple):
-    """What a run goes on from.
-
-    Attributes:
-        arrays: by name.
-        facts: what JSON can hold.
-    """
-
-    arrays: Mapping[str, np.ndarray]
-    facts: Mapping[str, Any]
 
 
 class Part(NamedTuple):
@@ -66,7 +53,7 @@ class Journal:
     def __init__(self, run: Path) -> None:
         self.folder = run / FOLDER
 
-    def write(self, part: Part, state: State) -> None:
+    def write(self, part: Part, state: Archive) -> None:
         """Write a chunk and what is to be gone on from after it; they count when this returns."""
         arrays = {_VALUE + name: array for name, array in part.values.items()}
         arrays |= {_STAT + name: array for name, array in part.stats.items()}
@@ -74,7 +61,7 @@ class Journal:
         cut = "" if state.facts["whole"] else "-cut"
         write_archive(self.folder / f"draws-{part.begin:010d}-{part.end:010d}{cut}.npz", arrays, state.facts)
 
-    def read(self, path: Path) -> tuple[Part, State]:
+    def read(self, path: Path) -> tuple[Part, Archive]:
         """One of the files.
 
         Raises:
@@ -86,7 +73,7 @@ class Journal:
             {name.removeprefix(kind): array for name, array in arrays.items() if name.startswith(kind)}
             for kind in (_VALUE, _STAT, _STATE)
         ]
-        return Part(_span(path)[0], kinds[0], kinds[1]), State(kinds[2], facts)
+        return Part(_span(path)[0], kinds[0], kinds[1]), Archive(kinds[2], facts)
 
     def files(self) -> list[Path]:
         """In the order of their last draws."""

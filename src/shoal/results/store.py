@@ -12,9 +12,10 @@ from shoal.results.damage import find_damage
 from shoal.results.directories import check_new
 from shoal.results.draws import Header, MemoryDraws
 from shoal.results.journal import Journal
+from shoal.results.made import zarr_package
 from shoal.results.result import Gradients, Result, Timing
 from shoal.results.stored_draws import StoredDraws
-from shoal.results.zarr_draws import FORMAT_VERSION, ZarrDraws, zarr_package
+from shoal.results.zarr_draws import FORMAT_VERSION, ZarrDraws
 
 __all__ = ["Header", "MemoryDraws", "ZarrDraws", "check_new", "load", "save"]
 

@@ -1,4 +1,4 @@
-"""Draws on disk: a Zarr store that fills up while sampling, and a mapping that reads it on access.
+"""Draws on disk: a Zarr store that fills up while sampling.
 
 The arrays are made once, for the number of draws that was asked for, and filled from the journal (`journal.py`) every
 few seconds; what is not written reads as missing: NaN, or the `_FillValue` that integers and booleans declare. The
@@ -9,20 +9,20 @@ Names with "/" would make groups of groups. Their arrays have a plain name, and 
 
 import datetime
 import os
-import shutil
 import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from shoal.extras import require
+from shoal.results.archive import Archive
 from shoal.results.damage import find_damage
 from shoal.results.draws import Header, check_chunk
-from shoal.results.journal import Journal, Part, State
+from shoal.results.journal import Journal, Part
 from shoal.results.json_text import to_json
+from shoal.results.made import GROUPS, attributes_of, set_aside, zarr_package
 from shoal.results.missing import declare_complete, declare_incomplete, storage
 from shoal.results.names import names_of_axes, plain_axes, plain_names
 from shoal.results.stored_draws import StoredDraws
@@ -31,7 +31,6 @@ if TYPE_CHECKING:
     from shoal.results.result import Result
 
 FORMAT_VERSION = 2
-GROUPS = ("posterior", "sample_stats")
 DRAWN = ("chain", "draw")
 # What is said anew of a run that goes on.
 ANEW = ("num_samples", "finished", "settings", "versions", "warmup")
@@ -47,11 +46,6 @@ PATIENCE = 20.0
 MOST_WAITING = 2**28
 # Draws of a run that a file of draws has room for, though fewer were asked for: it may be prolonged.
 LEAST_ROOM = 500
-
-
-def zarr_package() -> Any:
-    """Zarr, or an error that names it."""
-    return require("zarr", "Saving and loading draws", extra="store")
 
 
 class ZarrDraws:
@@ -73,8 +67,6 @@ class ZarrDraws:
             header: what is known about the run.
         """
         self._begin(path, num_samples, header)
-        names = (*names_of_axes(header.dims), *header.coords, *header.dims, *header.parameters)
-        self._plain = plain_names(names)
         self._root = zarr_package().open_group(str(self.path), mode="a", zarr_format=3)
         self._groups = {name: self._root.create_group(name) for name in GROUPS}
         for group in self._groups.values():
@@ -97,17 +89,15 @@ class ZarrDraws:
         draws = object.__new__(cls)
         draws._begin(path, num_samples, header)
         try:
-            stored, mended = _attributes(path).get("draws_committed"), ""
+            stored, mended = attributes_of(path).get("draws_committed"), ""
             if stored is not None:
                 draws._reopen(int(stored))
-        except OSError:
-            raise
-        except Exception as error:  # whatever Zarr makes of files that are not what was written
+        except (ValueError, KeyError) as error:  # what Zarr makes of files that are not what was written
             stored, mended = None, f"what describes them cannot be read: {type(error).__name__}: {error}"
         if stored is None:
-            for part in (*GROUPS, "tuning"):
-                shutil.rmtree(path / part, ignore_errors=True)
-            (path / "zarr.json").unlink(missing_ok=True)
+            if not mended and draws._journal.files():
+                mended = "what describes them is not there"
+            set_aside(path)
             draws = cls(path, num_samples, header)
         draws.mended = mended
         for part in draws._journal.after(draws._stored):
@@ -125,6 +115,8 @@ class ZarrDraws:
         self._journal = Journal(self.path)
         self._arrays: dict[str, dict[str, Any]] = {name: {} for name in GROUPS}
         self._order: dict[str, list[str]] = {name: [] for name in GROUPS}
+        self._names = (*names_of_axes(header.dims), *header.coords, *header.dims, *header.parameters)
+        self._plain = plain_names(self._names)
 
     def _reopen(self, stored: int) -> None:
         for left in self.path.rglob(f"*{HALF_WRITTEN}"):
@@ -143,9 +135,7 @@ class ZarrDraws:
             self._arrays[name] = {variable: own[variable] for variable in dict.fromkeys((*self._order[name], *drawn))}
             for array in self._arrays[name].values():
                 declare_incomplete(array)
-        header = self.header
-        names = (*names_of_axes(header.dims), *header.coords, *header.dims, *header.parameters)
-        self._plain = plain_names(names, self._plain)
+        self._plain = plain_names(self._names, self._plain)
         self._resize(max(self._room, stored))
         anew = {name: value for name, value in self._first_attributes().items() if name in ANEW}
         self._root.attrs.update(anew)
@@ -242,7 +232,7 @@ class ZarrDraws:
         self,
         values: Mapping[str, np.ndarray],
         stats: Mapping[str, np.ndarray],
-        state: Callable[[], State] | None = None,
+        state: Callable[[], Archive] | None = None,
     ) -> None:
         """Write a chunk, then count it.
 
@@ -366,35 +356,3 @@ def _joined(parts: Sequence[Part]) -> Part:
     """Chunks that follow on each other as one."""
     together = lambda chunks: {name: np.concatenate([chunk[name] for chunk in chunks], axis=1) for name in chunks[0]}
     return Part(parts[0].begin, together([part.values for part in parts]), together([part.stats for part in parts]))
-
-
-class Made(NamedTuple):
-    """What a directory has of a run.
-
-    Attributes:
-        draws: that its arrays and its journal have.
-        asked: draws that it was last asked for; 0 where its warmup has not ended.
-        finished: whether it made them all.
-    """
-
-    draws: int = 0
-    asked: int = 0
-    finished: bool = False
-
-
-def made(path: Path) -> Made:
-    """What the directory of a run has of it; nothing where what describes it is damaged."""
-    try:
-        attributes = _attributes(path)
-    except ValueError:
-        return Made()
-    finished = attributes.get("finished", False) and not attributes["interrupted"]
-    draws, asked = (int(attributes.get(name, 0)) for name in ("draws_committed", "num_samples"))
-    return Made(draws if finished else Journal(path).reach(draws), asked, finished)
-
-
-def _attributes(path: Path) -> dict[str, Any]:
-    """Of the store in a directory; none where there is no store."""
-    if not (path / "zarr.json").is_file():
-        return {}
-    return zarr_package().open_group(str(path), mode="r", use_consolidated=False).attrs.asdict()

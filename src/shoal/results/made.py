@@ -1,0 +1,56 @@
+"""What a directory has of a run already."""
+
+import tempfile
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from shoal.extras import require
+from shoal.results.journal import FOLDER, Journal
+
+GROUPS = ("posterior", "sample_stats")
+
+
+def zarr_package() -> Any:
+    """Zarr, or an error that names it."""
+    return require("zarr", "Saving and loading draws", extra="store")
+
+
+def set_aside(path: Path) -> None:
+    """Make room for a new store. What is there may be draws: it is kept among the checkpoints."""
+    there = [part for part in (*GROUPS, "tuning", "zarr.json") if (path / part).exists()]
+    if there:
+        aside = Path(tempfile.mkdtemp(prefix="damaged-", dir=path / FOLDER))
+        for part in there:
+            (path / part).rename(aside / part)
+
+
+class Made(NamedTuple):
+    """What a directory has of a run.
+
+    Attributes:
+        draws: that its arrays and its journal have.
+        asked: draws that it was last asked for; 0 where its warmup has not ended.
+        finished: whether it made them all.
+    """
+
+    draws: int = 0
+    asked: int = 0
+    finished: bool = False
+
+
+def made(path: Path) -> Made:
+    """What the directory of a run has of it; nothing where what describes it is damaged."""
+    try:
+        attributes = attributes_of(path)
+    except ValueError:
+        return Made()
+    finished = attributes.get("finished", False) and not attributes["interrupted"]
+    draws, asked = (int(attributes.get(name, 0)) for name in ("draws_committed", "num_samples"))
+    return Made(draws if finished else Journal(path).reach(draws), asked, finished)
+
+
+def attributes_of(path: Path) -> dict[str, Any]:
+    """Of the store in a directory; none where there is no store."""
+    if not (path / "zarr.json").is_file():
+        return {}
+    return zarr_package().open_group(str(path), mode="r", use_consolidated=False).attrs.asdict()
