@@ -6,6 +6,8 @@ from pathlib import Path
 # Before the first import of JAX. More devices than cores are slow but say what many devices would draw.
 os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=8"
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
+# The user's folder of compiled programs is the user's.
+os.environ.setdefault("SHOAL_COMPILE_CACHE", "off")
 
 import jaxtyping
 import numpy as np

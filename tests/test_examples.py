@@ -41,6 +41,16 @@ def test_the_posts_joint_log_prob(founding):
     assert float(breast_cancer.joint_log_prob(x, y, 1.0, jnp.ones(30), beta)) == pytest.approx(-4911.011, rel=1e-5)
 
 
+def test_the_founding_table_is_as_scikit_learn_gives_it(founding):
+    from sklearn.datasets import load_breast_cancer
+    from sklearn.preprocessing import StandardScaler
+
+    table = load_breast_cancer()
+    np.testing.assert_array_equal(founding.data["x"], StandardScaler().fit_transform(table.data).astype(np.float32))
+    np.testing.assert_array_equal(founding.data["y"], table.target)
+    assert list(founding.coords["feature"]) == table.feature_names.tolist()
+
+
 def test_log_density_and_gradient_at_the_origin(founding):
     value, gradient = founding.target()(jnp.zeros((1, 61)))
     assert float(value[0]) == pytest.approx(-465.956, rel=1e-5)

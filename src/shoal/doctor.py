@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import shoal
+from shoal.compile_cache import place
 from shoal.cores import cores
 
 
@@ -46,7 +47,7 @@ def examine() -> dict[str, Any]:
 
     Returns:
         What was found, of types that JSON has: `versions` (None where missing), `missing`, `machine`, `jax`
-        (devices, memory, precision, cache), `environment`, `advice`.
+        (devices, memory, precision, where compiled programs are kept), `environment`, `advice`.
     """
     versions = {package.name: _version(package.name) for package in PACKAGES}
     missing = [package._asdict() for package in PACKAGES if versions[package.name] is None]
@@ -57,7 +58,7 @@ def examine() -> dict[str, Any]:
         "missing": missing,
         "machine": _machine(),
         "jax": _jax(),
-        "environment": {k: v for k, v in sorted(os.environ.items()) if k.startswith(("JAX_", "XLA_"))},
+        "environment": {k: v for k, v in sorted(os.environ.items()) if k.startswith(("JAX_", "XLA_", "SHOAL_"))},
     }
     found["advice"] = _advice(found)
     return found
@@ -78,10 +79,7 @@ def sections(found: dict[str, Any]) -> list[tuple[str, list[tuple[str, str]]]]:
             ("default", "double (x64 on)" if jax["x64"] else "single; --precision float64 runs in double"),
             ("matrix products", f"{jax['matmul_precision'] or 'backend default'}; highest inside Shoal"),
             ("random numbers", f"{jax['prng']}{', partitionable' if jax['threefry_partitionable'] else ''}"),
-            (
-                "compiled programs",
-                jax["compilation_cache"] or "not kept; JAX_COMPILATION_CACHE_DIR keeps them",
-            ),
+            ("compiled programs", jax["compiled_programs"]),
         ]
     available = _gigabytes(machine["memory_available_bytes"])
     memory = f"{_gigabytes(machine['memory_bytes'])}, {available} available"
@@ -137,7 +135,7 @@ def _jax() -> dict[str, Any]:
             "matmul_precision": config.jax_default_matmul_precision,
             "prng": config.jax_default_prng_impl,
             "threefry_partitionable": bool(config.jax_threefry_partitionable),
-            "compilation_cache": config.jax_compilation_cache_dir,
+            "compiled_programs": place().words,
         }
     except Exception as error:  # A broken driver raises anything; the doctor reports it and goes on.
         return {"error": f"{type(error).__name__}: {' '.join(str(error).split())}"}

@@ -24,8 +24,14 @@ def require(module: str, purpose: str, extra: str) -> Any:
         package = module.partition(".")[0]
         if error.name is None or error.name.partition(".")[0] != package:
             raise
-        raise ModuleNotFoundError(
-            f"{purpose} needs the package '{package}', which is not installed: "
-            f'pip install "shoal[{extra}]", or pip install {package}.',
-            name=package,
-        ) from error
+        raise missing(module, purpose, extra) from error
+
+
+def missing(module: str, purpose: str, extra: str) -> ModuleNotFoundError:
+    """What to raise where an optional package is absent; the arguments are those of `require`."""
+    package = module.partition(".")[0]
+    return ModuleNotFoundError(
+        f"{purpose} needs the package '{package}', which is not installed: "
+        f'pip install "shoal[{extra}]", or pip install {package}.',
+        name=package,
+    )

@@ -12,6 +12,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree
 
 from shoal.adaptation.base import Adaptation
+from shoal.compile_cache import settled
 from shoal.compiling import Compiled, compiled
 from shoal.ensemble import Ensemble, Transition
 from shoal.kernels.base import AnyKernel
@@ -344,6 +345,7 @@ def compile_phase(program: Program, run: Run, placement: Placement, capacity: in
     """Compile a phase by running no sweep of it; returns the seconds that it took."""
     began = time.perf_counter()
     jax.block_until_ready(advance(program, run, sweeps_as_array(0), placement, capacity))
+    settled()
     return time.perf_counter() - began
 
 

@@ -11,6 +11,7 @@ import jax
 import numpy as np
 
 from shoal import compiling
+from shoal.compile_cache import kept_programs
 from shoal.compiling import warn_of_slow_sums
 from shoal.cores import warn_of_idle_cores
 from shoal.drawing import sampled
@@ -108,6 +109,7 @@ def sample(  # noqa: PLR0913  (the front door: each is a choice that users make)
         stoppable(stop, keeps=place is not None),
         _precision(request.dtype),
         compiling.deterministic(deterministic),
+        kept_programs(),
         compiling.background(),
         contextlib.nullcontext() if place is None else RunFolder(place) as folder,
         progress(progress_bar) as show,

@@ -16,7 +16,7 @@ large to count.
 from typing import NamedTuple
 
 import numpy as np
-import scipy.stats
+from scipy.special import stdtrit
 
 from shoal.diagnostics.effective import many_chain_ess
 from shoal.diagnostics.estimates import MIN_DRAWS, halved, nested
@@ -137,7 +137,7 @@ def superchains_apart(means: np.ndarray, ids: np.ndarray) -> tuple[np.ndarray, n
     others = (means.sum(axis=1, keepdims=True) - centre * size) / (len(ids) - size)
     distance = np.abs(centre - others)
     error = np.sqrt(variance[:, None] * (1 / size + 1 / (len(ids) - size)))
-    counts = (distance > APART) & (distance > scipy.stats.t.isf(LEVEL / 2, freedom) * error)
+    counts = (distance > APART) & (distance > -stdtrit(freedom, LEVEL / 2) * error)
     farthest = np.where(counts, distance, 0).argmax(axis=1)
     return np.where(counts, distance, 0).max(axis=1), farthest
 
@@ -157,5 +157,5 @@ def half_drift(difference: np.ndarray, least: float = DRIFT) -> np.ndarray:
         return np.zeros(len(difference))
     drift = np.abs(difference.mean(axis=1))
     error = difference.std(axis=1, ddof=1) / np.sqrt(chains)
-    counts = (drift > least) & (drift > scipy.stats.t.isf(LEVEL / 2, chains - 1) * error)
+    counts = (drift > least) & (drift > -stdtrit(chains - 1, LEVEL / 2) * error)
     return np.where(counts, drift, 0)

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 from jax.typing import DTypeLike
-from scipy.stats import binom
+from scipy.special import bdtrc
 
 from shoal.diagnostics.necks import NECK, TAILS, Neck, hopeless, worst_tail
 from shoal.kernels import JitteredHMC
@@ -79,7 +79,7 @@ def still_narrow(trail: Trail, tails: list[Tail]) -> bool:
         low, high = np.quantile(row, (TAILS[0], 1.0 - TAILS[0]))
         inside |= row <= low if lowest else row >= high
     there, with_some = ((failed & part).any(axis=0).sum() for part in (inside, True))
-    return bool(inside[failed].mean() >= GATHERED and binom.sf(there - 1, with_some, inside.mean()) < CHANCE)
+    return bool(inside[failed].mean() >= GATHERED and bdtrc(there - 1, with_some, inside.mean()) < CHANCE)
 
 
 def _neck_of_a_run(trail: Trail, failed: np.ndarray) -> Neck | None:
@@ -102,7 +102,7 @@ def _gathered(trail: Trail, failed: np.ndarray) -> Iterator[Tail]:
         for coordinate in np.flatnonzero(inside.mean(axis=0) >= GATHERED):
             there = np.unique(chain[inside[:, coordinate]]).size
             # Of few draws a tail is more than a hundredth; of a coordinate that hardly moves it may be all.
-            chance = binom.sf(there - 1, with_some, tail[..., coordinate].mean())
+            chance = bdtrc(there - 1, with_some, tail[..., coordinate].mean())
             if there > 1 and 2 * inside.shape[1] * chance < CHANCE:
                 yield Tail(int(coordinate), lowest)
 
