@@ -54,6 +54,10 @@ def programs(folder):
     return sorted(file.name for file in folder.glob("*-cache"))
 
 
+def loops(folder):
+    return [name for name in programs(folder) if name.startswith("jit__advance")]
+
+
 def test_what_was_compiled_is_taken_and_settings_are_left_as_they_were(folder):
     before = [getattr(jax.config, name) for name in SETTINGS]
     with kept_programs():
@@ -78,13 +82,13 @@ def test_a_run_takes_the_programs_of_another_and_makes_the_same_draws(folder):
     by_hand = shoal.HMC(step_size=0.3, num_steps=5)
     asked = {"num_chains": 4, "num_samples": 20, "sampler": by_hand, "progress_bar": False}
     first = shoal.sample(model, **asked)
-    there = programs(folder)
-    assert any(name.startswith("jit__advance") for name in there)
+    there = loops(folder)
+    assert there
     jax.clear_caches()
     with hits() as taken:
         second = shoal.sample(model, **asked)
     assert len(taken) >= 4
-    assert programs(folder) == there
+    assert loops(folder) == there
     assert first.draws["x"].tobytes() == second.draws["x"].tobytes()
 
 
