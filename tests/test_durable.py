@@ -706,6 +706,7 @@ def told(monkeypatch):
     import contextlib
 
     def prepare(draws, happens, phase="sampling"):
+        whole()  # nothing is to happen to this one
         show = lambda chunk: happens() if chunk.phase == phase and chunk.done == draws else None
         monkeypatch.setattr("shoal.sampling.progress", lambda wanted: contextlib.nullcontext(show))
 

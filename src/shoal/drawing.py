@@ -2,13 +2,13 @@
 
 import time
 from dataclasses import replace
-from functools import partial
 from typing import Any
 
 import equinox as eqx
 
 from shoal.diagnostics.findings import Finding
 from shoal.paths import by_path
+from shoal.results.background import BackgroundDraws
 from shoal.results.draws import Header, MemoryDraws
 from shoal.results.failure import cut_short, ended, unfinished
 from shoal.results.made import made
@@ -18,6 +18,8 @@ from shoal.results.zarr_draws import ZarrDraws
 from shoal.run import compile_phase, drive, enter
 from shoal.session import Phase, Session
 from shoal.warming import warmed
+
+type Known = tuple[int, tuple[int, int]]
 
 
 def sampled(session: Session, settings: dict[str, Any]) -> Result:
@@ -62,7 +64,7 @@ def sampled(session: Session, settings: dict[str, Any]) -> Result:
 
 def _ended(session: Session) -> Result | None:
     """The result of a run that has all that is asked for, undamaged."""
-    folder, length = session.folder, session.request.num_samples
+    folder, length = session.folder, session.request.num_kept
     if folder is None or made(folder.path) != (length, length, True):
         return None
     kept = folder.latest(length, whole=False)
@@ -74,7 +76,7 @@ def _ended(session: Session) -> Result | None:
 
 def _opened(session: Session, header: Header, phase: Phase) -> tuple[MemoryDraws | ZarrDraws, Phase]:
     """Where draws go, and how far sampling has got there."""
-    folder, length = session.folder, session.request.num_samples
+    folder, length = session.folder, session.request.num_kept
     if folder is None:
         return MemoryDraws(length, header), phase
     draws = ZarrDraws.reopened(folder.path, length, header)
@@ -85,8 +87,9 @@ def _opened(session: Session, header: Header, phase: Phase) -> tuple[MemoryDraws
     kept = None if damage else folder.latest(draws.committed, whole=draws.committed < length)
     if kept is not None:
         phase = session.gone_on(phase.run, kept)
-    folder.journal.forget(folder.journal.beyond(phase.done))
-    draws.rewind(phase.done)
+    count = phase.done // session.request.thinning
+    folder.journal.forget(folder.journal.beyond(count))
+    draws.rewind(count)
     return draws, phase
 
 
@@ -96,33 +99,40 @@ def _drawn(
     """Seconds, gradients used and paid, whether it ended early, and why, where nobody asked for that."""
     run, done, seconds = phase
     sampling, capacity = session.sampling
-    length, per_sweep = session.request.num_samples, sampling.kernel.draws_per_sweep
-    gradients = (0, 0)
-    if done:
-        gradients = session.told("sampling", sampling, run, done, length, seconds).evaluations
-    began = time.perf_counter()
+    length, thinning = session.request.num_samples, session.request.thinning
+    before = session.told("sampling", sampling, run, done, length, seconds).evaluations if done else (0, 0)
+    # Of the chunks that may not be written yet, and of the last one that is: after how many draws that are kept,
+    # evaluations so far.
+    known = [(done // thinning, before)]
+    began, sink = time.perf_counter(), BackgroundDraws(draws)
+    failed: tuple[Finding, ...] = ()
     try:
-        for chunk in drive(sampling, run, session.placement, length, capacity, done):
-            done = chunk.done
-            values, stats = session.on_host(chunk.kept, chunk.draws)
-            seconds = phase.seconds + time.perf_counter() - began
-            told = session.told("sampling", sampling, chunk.run, done, length, seconds)
-            whole, before = done % per_sweep == 0, draws.committed
-            try:
-                draws.append(values, stats, partial(session.archive, chunk.run, done, seconds, whole))
-            finally:
-                if draws.committed > before:
-                    gradients, session.stop.something = told.evaluations, True
-            seconds = phase.seconds + time.perf_counter() - began
-            session.show(told.chunk)
-            if session.stop.asked and done < length:
-                timely = (ended(done, length),) if session.stop.signal is None else ()
-                return seconds, gradients, True, timely
+        try:
+            for chunk in drive(sampling, run, session.placement, length, capacity, done):
+                done = chunk.done
+                values, stats = session.on_host(chunk)
+                seconds = phase.seconds + time.perf_counter() - began
+                told = session.told("sampling", sampling, chunk.run, done, length, seconds)
+                if stats["lp"].shape[1]:
+                    sink.append(values, stats, session.archive(chunk.run, done, seconds))
+                    known = [*_from(known, sink.committed), (done // thinning, told.evaluations)]
+                    session.stop.something = True
+                session.show(told.chunk)
+                if session.stop.asked and done < length:
+                    failed = (ended(done, length),) if session.stop.signal is None else ()
+                    break
+        finally:
+            sink.settle()
     except (KeyboardInterrupt, Exception) as error:
         if not draws.committed:
             raise
-        if isinstance(error, KeyboardInterrupt):
-            return seconds, gradients, True, ()
-        said = cut_short(error, draws.committed, done, length, session.folder is not None)
-        return seconds, gradients, True, (said,)
-    return seconds, gradients, False, ()
+        if not isinstance(error, KeyboardInterrupt):
+            written = draws.committed * thinning
+            failed = (cut_short(error, written, done, length, session.folder is not None),)
+    seconds = phase.seconds + time.perf_counter() - began
+    return seconds, _from(known, draws.committed)[0][1], draws.committed * thinning < length, failed
+
+
+def _from(known: list[Known], committed: int) -> list[Known]:
+    """What is known from the last chunk on that is written."""
+    return [*[one for one in known if one[0] <= committed][-1:], *[one for one in known if one[0] > committed]]

@@ -1,6 +1,7 @@
 """What a run is to do (Program), and how far it has got (Run)."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import equinox as eqx
 from jaxtyping import Array, Int, PRNGKeyArray, PyTree
@@ -19,20 +20,32 @@ def keep_nothing(transition: Transition, target: Target) -> dict[str, dict[str, 
     return {}
 
 
-def keep_draws(transition: Transition, target: Target) -> dict[str, dict[str, Array]]:
-    """Keep every quantity on the user's supports, and what each draw reports, in ArviZ's words."""
-    info = transition.info
-    return {
-        "values": target.constrained(transition.after.position),
-        "stats": {
-            "lp": transition.after.log_density,
-            "acceptance_rate": info.acceptance_rate,
-            "energy_error": info.energy_error,
-            "diverging": info.diverging,
-            "n_steps": info.num_steps,
-            "step_size": info.step_size,
-        },
-    }
+@dataclass(frozen=True)
+class KeepDraws:
+    """Keep quantities on the user's supports, and what each draw reports, in ArviZ's words.
+
+    Attributes:
+        names: of the quantities; None for all.
+    """
+
+    names: tuple[str, ...] | None = None
+
+    def __call__(self, transition: Transition, target: Target) -> dict[str, dict[str, Array]]:
+        info, values = transition.info, target.constrained(transition.after.position)
+        return {
+            "values": {name: value for name, value in values.items() if self.names is None or name in self.names},
+            "stats": {
+                "lp": transition.after.log_density,
+                "acceptance_rate": info.acceptance_rate,
+                "energy_error": info.energy_error,
+                "diverging": info.diverging,
+                "n_steps": info.num_steps,
+                "step_size": info.step_size,
+            },
+        }
+
+
+keep_draws = KeepDraws()
 
 
 class Program(eqx.Module):

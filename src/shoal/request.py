@@ -1,7 +1,7 @@
 """What `shoal.sample` was asked to do, checked at the door."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -28,6 +28,13 @@ class Request:
     num_samples: int
     tuning: Mapping[str, np.ndarray] | None
     precision: str
+    thinning: int = 1
+    keep: tuple[str, ...] | None = None
+
+    @property
+    def num_kept(self) -> int:
+        """Draws of every chain that are kept."""
+        return self.num_samples // self.thinning
 
     @property
     def ends_itself(self) -> bool:
@@ -79,6 +86,34 @@ def checked(
             "pass tuning=other.tuning of an earlier result."
         )
     return Request(recipe, int(num_chains), int(num_warmup), int(num_samples), tuning, precision)
+
+
+def keeping(request: Request, model: Model, thinning: int, keep: Sequence[str] | None) -> Request:
+    """The same, with what is kept of the draws.
+
+    Raises:
+        ValueError: the model has no such quantity, or the number of draws is no multiple of `thinning`.
+    """
+    check_count("thinning", thinning, 1)
+    draws = request.num_samples
+    if draws % thinning:
+        raise ValueError(
+            f"num_samples={draws} with thinning={thinning}: one of every {thinning} draws is kept, so that their "
+            f"number must be a multiple of {thinning}, such as {draws + -draws % thinning}."
+        )
+    request = replace(request, thinning=int(thinning))
+    if keep is None:
+        return request
+    known = (*model.parameter_names, *model.deterministic_names)
+    wanted = [keep] if isinstance(keep, str) else list(keep)
+    unknown = [name for name in wanted if name not in known]
+    if unknown or not wanted:
+        said = ", ".join(map(repr, unknown)) or "nothing"
+        raise ValueError(
+            f"keep: got {said}, expected names of what the model '{model.name}' has: {', '.join(map(repr, known))}. "
+            "In a NumPyro model numpyro.deterministic makes others."
+        )
+    return replace(request, keep=tuple(name for name in known if name in wanted))
 
 
 def check_count(name: str, value: Any, least: int) -> None:

@@ -3,7 +3,7 @@
 import contextlib
 import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ from shoal.models.model import Model
 from shoal.paths import by_path
 from shoal.progress import progress
 from shoal.randomness import root_key
-from shoal.request import check_count, check_seconds, check_seed, check_superchains, checked
+from shoal.request import check_count, check_seconds, check_seed, check_superchains, checked, keeping
 from shoal.results.directories import check_place
 from shoal.results.made import made, zarr_package
 from shoal.results.result import Result
@@ -46,6 +46,8 @@ def sample(  # noqa: PLR0913  (the front door: each is a choice that users make)
     tuning: Mapping[str, np.ndarray] | None = None,
     precision: str = "float32",
     num_superchains: int | None = None,
+    thinning: int = 1,
+    keep: Sequence[str] | None = None,
     tile: int | None = None,
     deterministic: bool = True,
     max_seconds: float | None = None,
@@ -63,7 +65,7 @@ def sample(  # noqa: PLR0913  (the front door: each is a choice that users make)
         num_warmup: draws of every chain in which the sampler is tuned, not kept. For "auto", whose warmup ends when
             it has settled, the most of them (2,000 by default); for others 500 by default. With `tuning` 0, and
             what is asked for is run with that tuning.
-        num_samples: draws of every chain that are kept.
+        num_samples: draws of every chain after the warmup.
         sampler: "auto" finds what samples the posterior best; others by name, or as an object with settings, such
             as `shoal.HMC(step_size=..., num_steps=...)`, which is set by hand.
         seed: every draw depends on the seed, the number of the draw and the number of the chain alone.
@@ -77,6 +79,8 @@ def sample(  # noqa: PLR0913  (the front door: each is a choice that users make)
         tuning: the `tuning` of another result with the same sampler; skips warmup.
         precision: "float32" or "float64".
         num_superchains: starting points; the chains are divided among them.
+        thinning: every so many draws one is kept, of `num_samples`, which is a multiple of it.
+        keep: names of the parameters and deterministic quantities that are kept; all by default.
         tile: chains that are evaluated at once; draws depend on it to the last bit. By default 32 on a CPU, and on an
             accelerator all its chains, up to 16,384.
         deterministic: whether the same seed gives the same draws on a GPU, too. Without it models that index their
@@ -93,6 +97,7 @@ def sample(  # noqa: PLR0913  (the front door: each is a choice that users make)
         TimeoutError: `max_seconds` passed before the first draw.
     """
     request = checked(model, num_chains, num_warmup, num_samples, sampler, tuning, precision)
+    request = keeping(request, model, thinning, keep)
     check_seed(seed)
     check_superchains(num_superchains, num_chains, initial_positions)
     if tile is not None:
@@ -146,9 +151,9 @@ def sample(  # noqa: PLR0913  (the front door: each is a choice that users make)
                 folder.begin(Beginning(asked, settings, versions(), starts, request.tuning))
             elif differ := differences(there.identity, asked):
                 raise ValueError(other_run(folder.path, differ))
-            elif made(folder.path).draws > num_samples:
+            elif (there_are := made(folder.path).draws * request.thinning) > num_samples:
                 raise ValueError(
-                    f"num_samples={num_samples}: the run in '{folder.path}' has {made(folder.path).draws} draws of "
+                    f"num_samples={num_samples}: the run in '{folder.path}' has {there_are} draws of "
                     "each chain already. Ask for as many or more; shoal.load reads those that are there."
                 )
             else:
@@ -209,7 +214,8 @@ def resume(
             raise ValueError(f"The run in '{place}' was made by shoal.from_blackjax: give that sampler as sampler=.")
         sampler = named(settings["sampler"], own)
     chosen = there.starts.chosen
-    asked = made(place).asked or settings["num_samples"]
+    thinning = settings.get("thinning", 1)
+    asked = made(place).asked * thinning or settings["num_samples"]
     return sample(
         model,
         num_chains=settings["num_chains"],
@@ -223,6 +229,8 @@ def resume(
         tuning=there.tuning,
         precision=settings["precision"],
         num_superchains=None if chosen else settings["num_superchains"],
+        thinning=thinning,
+        keep=settings.get("keep"),
         tile=settings["tile"],
         deterministic=settings["deterministic"],
         max_seconds=max_seconds,

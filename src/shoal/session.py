@@ -17,22 +17,24 @@ from shoal.durable.identity import log_density_differs, other_run
 from shoal.mesh import Placement
 from shoal.models.model import Model
 from shoal.paths import like
-from shoal.program import Program, Run, keep_draws
+from shoal.program import KeepDraws, Program, Run
 from shoal.progress import ChunkReport
 from shoal.request import Request
 from shoal.results.archive import Archive
 from shoal.results.draws import Header
 from shoal.results.json_text import plain
-from shoal.run import on_host, prepare_phase, report, revived
+from shoal.run import Chunk, on_host, prepare_phase, report, revived
 from shoal.samplers.arrays import tuning_from_arrays
 from shoal.starts import Starts
 from shoal.statistics import Health, Moments
 from shoal.stopping import Stop
 from shoal.target import Target
 
-# The most that the device keeps of the draws before they go to the host. It does not depend on the number of
-# samples, so runs of any length are one compiled program.
-KEPT_BYTES, MOST_KEPT = 64 * 2**20, 500
+# The most that the device keeps of the draws before they go to the host, in bytes and in draws of a chain; with very
+# many chains a few draws, for which more bytes are spent. It does not depend on the number of samples, so runs of any
+# length are one compiled program, and take up as much memory.
+KEPT_BYTES, MOST_KEPT = 2**24, 500
+FEW_KEPT, FEW_BYTES = 8, 2**26
 
 
 class SamplingPhase(NamedTuple):
@@ -45,10 +47,12 @@ class SamplingPhase(NamedTuple):
     def of(cls, request: Request, model: Model, target: Target, placement: Placement) -> "SamplingPhase":
         kernel, folds = request.sampler.kernel(), {"health": Health(), "moments": Moments()}
         position = jax.ShapeDtypeStruct((placement.num_padded, model.dim), request.dtype)
-        kept = jax.tree.leaves(eqx.filter_eval_shape(target.constrained, position))
+        values = eqx.filter_eval_shape(target.constrained, position)
+        kept = [leaf for name, leaf in values.items() if request.keep is None or name in request.keep]
         per_draw = sum(leaf.size * leaf.dtype.itemsize for leaf in kept)
-        draws = max(1, min(MOST_KEPT, KEPT_BYTES // max(per_draw, 1)))
-        program = Program(target, kernel, Fixed(), folds, keep_draws)
+        room = lambda size: size // max(per_draw, 1)
+        draws = max(1, min(MOST_KEPT, room(KEPT_BYTES)), min(FEW_KEPT, room(FEW_BYTES)))
+        program = Program(target, kernel, Fixed(), folds, KeepDraws(request.keep))
         return cls(program, max(1, draws // kernel.draws_per_sweep))
 
     def prepare(self, request: Request, placement: Placement, root: Any, tuning: Any) -> None:
@@ -117,9 +121,10 @@ class Session:
         facts = {"step": int(run.step), "window": window, "done": done, "seconds": seconds, "whole": whole}
         return Checkpoint.of(facts, ensemble=ensemble, statistics=statistics, adaptation=run.adaptation, **trees)
 
-    def archive(self, run: Run, done: int, seconds: float, whole: bool) -> Archive:
-        """The checkpoint as it is written."""
-        return self.checkpoint(run, done, seconds, whole).archive
+    def archive(self, run: Run, done: int, seconds: float) -> Archive | None:
+        """The checkpoint as it is written; None where nothing outlives the process."""
+        whole = done % self.sampling.program.kernel.draws_per_sweep == 0
+        return None if self.folder is None else self.checkpoint(run, done, seconds, whole).archive
 
     def gone_on(self, run: Run, kept: Checkpoint) -> Phase:
         """A phase where a checkpoint has it.
@@ -140,10 +145,12 @@ class Session:
         gone = Run(gone.root, gone.step, gone.chain, gone.ensemble, gone.tuning, adaptation, rows, window)
         return Phase(gone, facts["done"], facts["seconds"])
 
-    def on_host(self, kept: Any, draws: int) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
-        """What was kept, `[chain, draw, *shape]`, without the chains that fill up a tile."""
-        chains = self.placement.rows
-        arrays = jax.tree.map(lambda leaf: np.asarray(leaf)[:draws, chains].swapaxes(0, 1), kept)
+    def on_host(self, chunk: Chunk) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+        """What is kept of a chunk, `[chain, draw, *shape]`, without the chains that fill up a tile."""
+        chains, thinning = self.placement.rows, self.request.thinning
+        first = thinning - 1 - (chunk.done - chunk.draws) % thinning
+        draws = slice(first, chunk.draws, thinning)
+        arrays = jax.tree.map(lambda leaf: np.asarray(leaf)[draws, chains].swapaxes(0, 1), chunk.kept)
         return arrays["values"], arrays["stats"]
 
     def told(self, phase: str, program: Program, run: Run, done: int, total: int, seconds: float) -> Told:
@@ -168,7 +175,7 @@ class Session:
     def header(self, settings: dict[str, Any], warmup: dict[str, Any]) -> Header:
         return Header(
             superchain=self.starts.superchain,
-            parameters=tuple(self.model.parameter_names),
+            parameters=tuple(name for name in self.model.parameter_names if name in (self.request.keep or (name,))),
             dims=self.model.dims,
             coords=self.model.coords,
             settings=settings,
@@ -207,6 +214,8 @@ def recorded_settings(
         "seed": seed,
         "precision": request.precision,
         "tile": placement.layout.tile,
+        **({} if request.thinning == 1 else {"thinning": request.thinning}),
+        **({} if request.keep is None else {"keep": list(request.keep)}),
         "deterministic": compiling.is_deterministic(),
         "tuning_given": request.tuning is not None,
     }

@@ -52,6 +52,8 @@ PRECISIONS = ("float32", "float64")
     show_default=True,
     help="The same draws on a GPU, too; may be slow.",
 )
+@click.option("--thinning", type=click.IntRange(min=1), default=1, show_default=True, help="Keep one of so many draws.")
+@click.option("--keep", multiple=True, metavar="NAME", help="Keep this quantity, and others given so.  [default: all]")
 @click.option("--devices", type=click.IntRange(min=1), help="CPU devices to use.  [default: one per core]")
 @click.option(
     "--out", type=click.Path(), help="A directory for the run; one that is there goes on.  [default: runs/TARGET]"
@@ -132,6 +134,8 @@ def run(model: Any, recipe: "Sampler", out: Path | None, options: dict[str, Any]
         progress_bar=not (options["quiet"] or options["no_progress"]),
         precision=options["precision"],
         tile=options["tile"],
+        thinning=options["thinning"],
+        keep=options["keep"] or None,
         deterministic=options["deterministic"],
         max_seconds=options["max_seconds"],
     )

@@ -16,7 +16,7 @@ from collections.abc import Callable
 import numpy as np
 
 from shoal.diagnostics.effective import geyer_ess, many_chain_ess
-from shoal.diagnostics.rows import blocks, moving, normal_scores, split
+from shoal.diagnostics.rows import InParts, blocks, moving, normal_scores, split
 
 MIN_DRAWS = 4
 TAILS = (0.05, 0.95)
@@ -139,7 +139,7 @@ def rhat_nested(draws: np.ndarray, superchain: np.ndarray, split_draws: bool = T
     return _apply(draws, law, min_draws=MIN_DRAWS if split_draws else 1)
 
 
-def summarise(draws: np.ndarray) -> dict[str, np.ndarray]:
+def summarise(draws: np.ndarray | InParts) -> dict[str, np.ndarray]:
     """The columns of a summary, from one sort.
 
     Args:
@@ -148,7 +148,7 @@ def summarise(draws: np.ndarray) -> dict[str, np.ndarray]:
     Returns:
         `mean`, `sd`, `mcse_mean`, `ess_bulk`, `ess_tail` and `r_hat`, each `[*shape]`.
     """
-    shape = np.shape(draws)[2:]
+    shape = draws.shape[2:]
     count = int(np.prod(shape))
     columns = {name: np.full(count, np.nan) for name in ("mean", "sd", "mcse_mean", "ess_bulk", "ess_tail", "r_hat")}
     for place, rows in blocks(draws):

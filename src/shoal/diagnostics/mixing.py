@@ -20,7 +20,7 @@ from scipy.special import stdtrit
 
 from shoal.diagnostics.effective import many_chain_ess
 from shoal.diagnostics.estimates import MIN_DRAWS, halved, nested
-from shoal.diagnostics.rows import blocks, moving, normal_scores, split
+from shoal.diagnostics.rows import InParts, blocks, moving, normal_scores, split
 
 # One in ten million: some thousands of tests in a run leave less than one false alarm in a thousand runs.
 LEVEL = 1e-7
@@ -57,7 +57,7 @@ class Mixing(NamedTuple):
     drift: np.ndarray
 
 
-def mixing(draws: np.ndarray, ids: np.ndarray) -> Mixing:
+def mixing(draws: np.ndarray | InParts, ids: np.ndarray) -> Mixing:
     """Judge every quantity of one variable.
 
     Args:
@@ -67,7 +67,6 @@ def mixing(draws: np.ndarray, ids: np.ndarray) -> Mixing:
     Returns:
         Arrays over quantities.
     """
-    draws = np.asarray(draws)
     count = int(np.prod(draws.shape[2:]))
     result = Mixing(
         missing=np.zeros(count, int),

@@ -22,7 +22,7 @@ from typing import NamedTuple
 import numpy as np
 
 from shoal.diagnostics.effective import many_chain_ess
-from shoal.diagnostics.rows import blocks, moving
+from shoal.diagnostics.rows import InParts, blocks, moving, variable
 
 # An acceptance probability below this is no chance.
 HOPELESS = 0.02
@@ -73,12 +73,12 @@ def worst_tail(draws: Mapping[str, np.ndarray], failed: np.ndarray) -> tuple[str
     count = np.count_nonzero(failed)
     if count < max(FEWEST, NECK * min(_masses(failed.size)) * failed.size) or failed.any(axis=1).sum() < FEWEST_CHAINS:
         return None
-    found = {name: neck for name in draws if (neck := _worst_of(np.asarray(draws[name]), failed))}
+    found = {name: neck for name in draws if (neck := _worst_of(variable(draws, name), failed))}
     name = max(found, key=lambda name: found[name].share, default=None)
     return None if name is None else (name, found[name])
 
 
-def _worst_of(values: np.ndarray, failed: np.ndarray) -> Neck | None:
+def _worst_of(values: np.ndarray | InParts, failed: np.ndarray) -> Neck | None:
     worst = None
     for place, rows in blocks(values):
         for quantity in np.flatnonzero(moving(rows)):

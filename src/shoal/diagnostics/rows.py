@@ -1,6 +1,7 @@
 """Draws as rows `[quantity, chain, draw]` in blocks of bounded size; their halves and normal scores."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import scipy.special
@@ -9,7 +10,34 @@ import scipy.special
 BLOCK = 1 << 21
 
 
-def blocks(draws: np.ndarray) -> Iterator[tuple[slice, np.ndarray]]:
+@runtime_checkable
+class InParts(Protocol):
+    """A variable that is not in memory.
+
+    Attributes:
+        shape: `[chain, draw, *shape]`.
+    """
+
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+
+    def parts(self) -> Iterator[np.ndarray]:
+        """Arrays `[chain, draw, ...]` whose quantities follow on each other in C order."""
+        ...
+
+
+def variable(draws: Mapping[str, np.ndarray], name: str) -> np.ndarray | InParts:
+    """One of the variables; in parts where the draws can be had so.
+
+    Args:
+        draws: by variable, `[chain, draw, *shape]`.
+        name: which.
+    """
+    in_parts = getattr(draws, "variable", None)
+    return np.asarray(draws[name]) if in_parts is None else in_parts(name)
+
+
+def blocks(draws: np.ndarray | InParts) -> Iterator[tuple[slice, np.ndarray]]:
     """The draws as blocks of quantities.
 
     Args:
@@ -18,14 +46,16 @@ def blocks(draws: np.ndarray) -> Iterator[tuple[slice, np.ndarray]]:
     Yields:
         The place of the block among the quantities in C order, and its rows, floating.
     """
-    draws = np.asarray(draws)
-    if draws.dtype not in (np.float32, np.float64):
-        draws = draws.astype(np.float64)
-    flat = draws.reshape(*draws.shape[:2], int(np.prod(draws.shape[2:])))
-    width = max(1, BLOCK // max(1, flat.shape[0] * flat.shape[1]))
-    for begin in range(0, flat.shape[2], width):
-        place = slice(begin, min(begin + width, flat.shape[2]))
-        yield place, np.ascontiguousarray(flat[:, :, place].transpose(2, 0, 1))
+    passed = 0
+    for part in draws.parts() if isinstance(draws, InParts) else [np.asarray(draws)]:
+        if part.dtype not in (np.float32, np.float64):
+            part = part.astype(np.float64)
+        flat = part.reshape(*part.shape[:2], int(np.prod(part.shape[2:])))
+        width = max(1, BLOCK // max(1, flat.shape[0] * flat.shape[1]))
+        for begin in range(0, flat.shape[2], width):
+            rows = np.ascontiguousarray(flat[:, :, begin : begin + width].transpose(2, 0, 1))
+            yield slice(passed + begin, passed + begin + len(rows)), rows
+        passed += flat.shape[2]
 
 
 def moving(rows: np.ndarray) -> np.ndarray:

@@ -11,6 +11,7 @@ from shoal.diagnostics.estimates import MIN_DRAWS, superchain_index
 from shoal.diagnostics.findings import Finding, count, name_chains
 from shoal.diagnostics.mixing import mixing
 from shoal.diagnostics.necks import HOPELESS, NECK, hopeless, worst_tail
+from shoal.diagnostics.rows import variable
 from shoal.diagnostics.trial import Variable
 from shoal.labels import labels
 
@@ -100,7 +101,7 @@ def _quantities(
 ) -> Iterator[Finding]:
     anything = False
     for name in (*draws, *(() if lp is None or "lp" in draws else ("lp",))):
-        values = np.asarray(draws[name]) if name in draws else lp
+        values = variable(draws, name) if name in draws else lp
         assert values is not None
         numbers = mixing(values, ids)
         anything = anything or bool(numbers.judged.any() or numbers.missing.any())

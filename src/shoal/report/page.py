@@ -194,9 +194,10 @@ def nested_r_hat(result: "Result") -> np.ndarray:
     """Nested R-hat of every number, in the order of the model, as the verdict computes it."""
     from shoal.diagnostics.estimates import superchain_index
     from shoal.diagnostics.mixing import mixing
+    from shoal.diagnostics.rows import variable
 
     ids = superchain_index(np.asarray(result.superchain), result.num_chains)
-    each = [mixing(np.asarray(result.draws[name]), ids).r_hat for name in variables(result)]
+    each = [mixing(variable(result.draws, name), ids).r_hat for name in variables(result)]
     return np.concatenate(each or [np.empty(0)])
 
 

@@ -10,6 +10,7 @@ import numpy as np
 
 from shoal.diagnostics import estimates as diagnostics
 from shoal.diagnostics.findings import Finding
+from shoal.diagnostics.rows import variable
 from shoal.diagnostics.verdict import judge
 from shoal.labels import labels
 from shoal.results.stored_draws import StoredDraws
@@ -115,7 +116,7 @@ class Result:
     @functools.cached_property
     def table(self) -> dict[str, dict[str, np.ndarray]]:
         """By variable, the columns of the summary as arrays of the variable's shape."""
-        return {name: diagnostics.summarise(self.draws[name]) for name in self.draws}
+        return {name: diagnostics.summarise(variable(self.draws, name)) for name in self.draws}
 
     def summary(self, var_names: Sequence[str] | str | None = None) -> "pandas.DataFrame":
         """Mean, standard deviation, their error, and diagnostics, one row for every number.

@@ -11,7 +11,7 @@ import datetime
 import os
 import time
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -43,7 +43,7 @@ STORED_EVERY = 3.0
 # With many variables it takes long: then this many times as long passes until the next time, ...
 PATIENCE = 20.0
 # ... unless so many bytes wait.
-MOST_WAITING = 2**28
+MOST_WAITING = 2**25
 # Draws of a run that a file of draws has room for, though fewer were asked for: it may be prolonged.
 LEAST_ROOM = 500
 
@@ -232,7 +232,7 @@ class ZarrDraws:
         self,
         values: Mapping[str, np.ndarray],
         stats: Mapping[str, np.ndarray],
-        state: Callable[[], Archive] | None = None,
+        state: Archive | None = None,
     ) -> None:
         """Write a chunk, then count it.
 
@@ -248,7 +248,7 @@ class ZarrDraws:
             self._store(part)
             self.committed = part.end
             return
-        self._journal.write(part, state())
+        self._journal.write(part, state)
         self.committed += count
         self._waiting.append(part)
         many = sum(array.nbytes for part in self._waiting for array in part.values.values()) > MOST_WAITING

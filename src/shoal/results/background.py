@@ -1,0 +1,79 @@
+"""Draws are written by a thread of their own, while the next chunk is computed."""
+
+import queue
+import threading
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from shoal.results.archive import Archive
+from shoal.results.draws import MemoryDraws
+from shoal.results.zarr_draws import ZarrDraws
+
+# Chunks that may wait to be written, beside the one that is. A disk that is slower than sampling holds it up, and
+# memory does not grow.
+MOST_WAITING = 1
+
+
+class BackgroundDraws:
+    """Appends chunks to a store in the order in which they come."""
+
+    def __init__(self, draws: MemoryDraws | ZarrDraws) -> None:
+        """Begin with nothing to do.
+
+        Args:
+            draws: the store; nothing else may write to it until all is settled.
+        """
+        self._draws = draws
+        self._queue: queue.Queue[tuple[Any, Any, Archive | None] | None] = queue.Queue(MOST_WAITING)
+        self._failure: BaseException | None = None
+        self._thread = threading.Thread(target=self._write, name="shoal-writer", daemon=True)
+        self._thread.start()
+
+    @property
+    def committed(self) -> int:
+        """The number of draws that count: what has been written, not what waits."""
+        return self._draws.committed
+
+    def append(self, values: Mapping[str, np.ndarray], stats: Mapping[str, np.ndarray], state: Archive | None) -> None:
+        """Have a chunk written; waits where too many are.
+
+        Args:
+            values: draws by variable, each `[chain, n, *shape]`; they must not change any more.
+            stats: sample statistics, each `[chain, n]`.
+            state: what the run goes on from after it; None where it never has to.
+
+        Raises:
+            Exception: what went wrong with an earlier chunk. Those after it are not written.
+        """
+        self._check()
+        self._queue.put((values, stats, state))
+
+    def settle(self) -> None:
+        """Wait until all is written, and let go of the store.
+
+        Raises:
+            Exception: what went wrong.
+        """
+        if self._thread.is_alive():
+            self._queue.put(None)
+            self._thread.join()
+        self._check()
+
+    def _check(self) -> None:
+        if self._failure is not None:
+            raise self._failure
+
+    def _write(self) -> None:
+        while (chunk := self._queue.get()) is not None:
+            if self._failure is None:
+                values, stats, state = chunk
+                try:
+                    # Copies: what came is a part of a larger buffer, which is free when they are made.
+                    values, stats = (
+                        {name: np.ascontiguousarray(array) for name, array in kind.items()} for kind in (values, stats)
+                    )
+                    self._draws.append(values, stats, state)
+                except BaseException as failure:
+                    self._failure = failure

@@ -1,0 +1,242 @@
+"""What is kept of the draws, by a thread that holds sampling up where disks are slow, and looked at part by part."""
+
+import threading
+import time
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+pytest.importorskip("zarr")
+
+import shoal
+from shoal.diagnostics.mixing import mixing
+from shoal.diagnostics.rows import blocks, variable
+from shoal.diagnostics.verdict import judge
+from shoal.results import stored_draws
+from shoal.results.background import MOST_WAITING, BackgroundDraws
+from shoal.results.draws import Header, MemoryDraws
+from shoal.results.zarr_draws import ZarrDraws
+
+BY_HAND = shoal.HMC(step_size=0.4, num_steps=3)
+
+
+@pytest.fixture(scope="module")
+def model():
+    def log_density(p):
+        return -0.5 * jnp.sum(p["x"] ** 2) - 0.5 * jnp.sum(p["y"] ** 2)
+
+    return shoal.Model(params={"x": shoal.real(3), "y": shoal.positive()}, log_density=log_density)
+
+
+@pytest.fixture
+def short_chunks(monkeypatch):
+    """Of one draw each, written at once to the arrays."""
+    monkeypatch.setattr("shoal.run.CHUNK_SECONDS", 0.0)
+    monkeypatch.setattr("shoal.results.zarr_draws.STORED_EVERY", 0.0)
+
+
+def sample(model, **changes):
+    asked = {"num_chains": 16, "num_samples": 30, "sampler": BY_HAND, "progress_bar": False, **changes}
+    return shoal.sample(model, **asked)
+
+
+@pytest.fixture(scope="module")
+def every(model):
+    """The run that keeps all."""
+    return sample(model)
+
+
+def same_every(thin, every, k, names=("x", "y")):
+    assert list(thin.draws) == list(names)
+    for part in ("draws", "sample_stats"):
+        for name, values in getattr(thin, part).items():
+            np.testing.assert_array_equal(values, getattr(every, part)[name][:, k - 1 :: k], err_msg=name)
+    assert thin.gradients == every.gradients
+
+
+@pytest.mark.parametrize("k", [2, 5, 30])
+def test_of_every_k_draws_the_last_is_kept(model, every, k):
+    thin = sample(model, thinning=k)
+    assert thin.num_draws == 30 // k
+    assert not thin.interrupted
+    same_every(thin, every, k)
+
+
+def test_chunks_shorter_than_the_thinning(model, every, short_chunks, tmp_path):
+    thin = sample(model, thinning=5, out=tmp_path / "run")
+    same_every(thin, every, 5)
+    same_every(shoal.load(tmp_path / "run"), every, 5)
+    assert shoal.load(tmp_path / "run").settings["thinning"] == 5
+
+
+def test_a_thinned_run_is_made_longer(model, every, short_chunks, tmp_path):
+    sample(model, thinning=5, num_samples=10, out=tmp_path / "run")
+    longer = shoal.resume(tmp_path / "run", model, add_samples=20, progress_bar=False)
+    same_every(longer, every, 5)
+    again = sample(model, thinning=5, out=tmp_path / "run")
+    same_every(again, every, 5)
+    with pytest.raises(ValueError, match=r"num_samples=10.* has 30 draws"):
+        sample(model, thinning=5, num_samples=10, out=tmp_path / "run")
+    with pytest.raises(ValueError, match="thinning was 5 and is 2"):
+        sample(model, thinning=2, out=tmp_path / "run")
+
+
+def test_a_thinned_run_that_was_cut_goes_on(model, every, short_chunks, monkeypatch, tmp_path):
+    append, left = ZarrDraws.append, [3]
+
+    def fail(self, *chunk):
+        left[0] -= 1
+        if left[0] < 0:
+            raise OSError("the disk is gone")
+        append(self, *chunk)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ZarrDraws, "append", fail)
+        cut = sample(model, thinning=5, out=tmp_path / "run")
+    assert cut.num_draws == 3
+    assert cut.interrupted
+    assert [note.kind for note in cut.notes] == ["failed"]
+    # Of the draws that are there, not of those that were made and lost.
+    assert cut.gradients.sampling == 16 * 15 * 3
+    same_every(sample(model, thinning=5, out=tmp_path / "run"), every, 5)
+
+
+def test_some_variables(model, every, tmp_path):
+    for out in (None, tmp_path / "run"):
+        some = sample(model, keep=["y"], out=out)
+        same_every(some, every, 1, names=("y",))
+        assert some.parameters == ("y",)
+        assert list(some.summary().index) == ["y"]
+    assert shoal.load(tmp_path / "run").settings["keep"] == ["y"]
+    longer = shoal.resume(tmp_path / "run", model, add_samples=2, progress_bar=False)
+    assert list(longer.draws) == ["y"]
+    assert longer.num_draws == 32
+
+
+@pytest.mark.parametrize(
+    ("asked", "words"),
+    [
+        ({"thinning": 0}, "thinning=0: expected a whole number, at least 1"),
+        ({"thinning": 4}, "num_samples=30 with thinning=4: .* such as 32"),
+        ({"keep": ["z"]}, "keep: got 'z', expected names of what .* has: 'x', 'y'"),
+        ({"keep": []}, "keep: got nothing"),
+    ],
+)
+def test_what_cannot_be_kept_is_said_at_the_door(model, asked, words):
+    with pytest.raises(ValueError, match=words):
+        sample(model, **asked)
+
+
+# The thread that writes
+
+
+def header(chains):
+    return Header(superchain=np.arange(chains))
+
+
+def chunk(number, chains=4, draws=3):
+    return {"x": np.full((chains, draws), float(number))}, {"lp": np.full((chains, draws), -float(number))}
+
+
+def test_chunks_come_in_their_order_and_slow_disks_hold_sampling_up(monkeypatch):
+    draws, append = MemoryDraws(60, header(4)), MemoryDraws.append
+    released = threading.Event()
+
+    def slowly(self, *chunk):
+        assert released.wait(10)
+        append(self, *chunk)
+
+    monkeypatch.setattr(MemoryDraws, "append", slowly)
+    sink, put = BackgroundDraws(draws), []
+
+    def produce():
+        for number in range(20):
+            sink.append(*chunk(number), None)
+            put.append(number)
+
+    producer = threading.Thread(target=produce)
+    producer.start()
+    time.sleep(0.3)
+    # One is being written, and so many wait.
+    assert len(put) <= MOST_WAITING + 1
+    assert sink.committed == 0
+    released.set()
+    producer.join(10)
+    sink.settle()
+    np.testing.assert_array_equal(draws.draws["x"], np.repeat(np.arange(20.0), 3)[None].repeat(4, 0))
+
+
+def test_nothing_is_written_after_what_failed(monkeypatch):
+    draws, append = MemoryDraws(60, header(4)), MemoryDraws.append
+
+    def fail_once(self, values, *rest):
+        if values["x"][0, 0] == 2:
+            raise OSError("no space")
+        append(self, values, *rest)
+
+    monkeypatch.setattr(MemoryDraws, "append", fail_once)
+    sink = BackgroundDraws(draws)
+
+    def produce():
+        for number in range(50):
+            sink.append(*chunk(number), None)
+            time.sleep(0.001)
+
+    with pytest.raises(OSError, match="no space"):
+        produce()
+    with pytest.raises(OSError, match="no space"):
+        sink.settle()
+    assert draws.committed == 6
+    assert not sink._thread.is_alive()
+
+
+def test_a_chunk_does_not_hold_the_buffer_that_it_is_a_part_of(monkeypatch):
+    kept, draws = [], MemoryDraws(60, header(4))
+    monkeypatch.setattr(MemoryDraws, "append", lambda self, values, *rest: kept.append(values["x"]))
+    sink, buffer = BackgroundDraws(draws), np.zeros((1000, 4))
+    sink.append({"x": buffer[:3].swapaxes(0, 1)}, {"lp": buffer[:3].swapaxes(0, 1)}, None)
+    sink.settle()
+    assert kept[0].base is None
+    assert kept[0].shape == (4, 3)
+
+
+# Variables that are larger than memory
+
+
+def test_a_variable_is_judged_part_by_part(tmp_path, monkeypatch, rng):
+    values = {"a": rng.normal(size=(8, 40, 5, 3)), "b": rng.normal(size=(8, 40)), "lp": rng.normal(size=(8, 40))}
+    values["a"][3, :, 2, 1] += 5.0
+    draws = ZarrDraws(tmp_path / "run", 40, header(8))
+    draws.append({name: values[name] for name in "ab"}, {"lp": values["lp"]})
+    monkeypatch.setattr(stored_draws, "PART_BYTES", 8 * 40 * 3 * 8 * 2)
+    stored, read = draws.draws, []
+    whole = stored_draws.StoredDraws.read
+    monkeypatch.setattr(
+        stored_draws.StoredDraws,
+        "read",
+        lambda self, name, place: (read.append((name, place)), whole(self, name, place))[1],
+    )
+    ids = np.arange(8)
+    for name in "ab":
+        mine, theirs = mixing(variable(stored, name), ids), mixing(values[name], ids)
+        for column, expected in zip(mine, theirs, strict=True):
+            np.testing.assert_array_equal(column, expected)
+    assert [place for name, place in read if name == "a"] == [slice(0, 2), slice(2, 4), slice(4, 6)]
+    places = [place for place, _ in blocks(variable(stored, "a"))]
+    assert [number for place in places for number in range(place.start, place.stop)] == list(range(15))
+    read.clear()
+    found = judge(stored, {"lp": values["lp"]}, ids)
+    assert str(found) == str(judge({name: values[name] for name in "ab"}, {"lp": values["lp"]}, ids))
+    assert "lp" not in {name for name, _ in read}
+    assert max(place.stop - place.start for name, place in read if name == "a" and place.stop) == 2
+
+
+def test_whether_a_variable_is_there_reads_nothing(tmp_path, monkeypatch):
+    draws = ZarrDraws(tmp_path / "run", 3, header(4))
+    draws.append(*chunk(1))
+    monkeypatch.setattr(stored_draws.StoredDraws, "read", lambda *_: pytest.fail("was read"))
+    assert "x" in draws.draws
+    assert "z" not in draws.draws
+    with pytest.raises(KeyError):
+        draws.draws.shape("z")
