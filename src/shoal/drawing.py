@@ -114,7 +114,7 @@ def _drawn(
                 if draws.committed > before:
                     gradients, session.stop.something = told.evaluations, True
             seconds = phase.seconds + time.perf_counter() - began
-            session.show(told.chunk)
+            session.tell(told, values)
             if session.stop.asked and done < length:
                 timely = (ended(done, length),) if session.stop.signal is None else ()
                 return seconds, gradients, True, timely
