@@ -411,9 +411,12 @@ def test_events_come_once_in_a_while_and_the_last_of_a_phase_always(tmp_path, mo
 def test_draws_that_stand_still_or_are_not_finite_are_no_trouble(tmp_path, events):
     names = tuple(Quantity(name, "x", (n,)) for n, name in enumerate("abc"))
     shown = board.Board(tmp_path, names, {})
-    draws = {"x": np.stack([np.full((4, 1), 1e17), np.full((4, 1), np.nan), np.ones((4, 1))], axis=2)}
+    some = np.array([[np.nan], [1.0], [2.0], [np.inf]])
+    draws = {"x": np.stack([np.full((4, 1), 1e17), some, np.full((4, 1), np.nan)], axis=2)}
     shown.hear(heard(draws=draws, r_hat=np.array([3.0, 2.0, 1.0])))
-    assert [value.tag for value in events.written[-1].summary.value if value.tag[:5] == "draws"] == ["draws/c"]
+    found = {value.tag: value.histo for value in events.written[-1].summary.value if value.tag.startswith("draws")}
+    assert list(found) == ["draws/b"]
+    assert (found["draws/b"].num, found["draws/b"].sum) == (2, 3.0)
 
 
 def test_every_process_has_a_folder_of_its_own(tmp_path):
