@@ -504,12 +504,17 @@ def test_status_of_a_finished_run(run, status):
     assert found["seconds_left"] is None
 
 
-@pytest.mark.parametrize("columns", [80, 120])
+@pytest.mark.parametrize("columns", [40, 80, 120])
 def test_status_fits_the_terminal(run, status, monkeypatch, columns):
-    monkeypatch.setenv("COLUMNS", str(columns))
-    shown = status(run.out)[1].splitlines()
-    assert max(len(line) for line in shown[:-1]) <= columns
-    assert str(run.out) in shown[-1]  # to be copied: never broken
+    said = {}
+    for width in (columns, 500):
+        monkeypatch.setenv("COLUMNS", str(width))
+        *shown, last = status(run.out)[1].splitlines()
+        assert max(len(line) for line in shown) <= width
+        assert last.split() == ["next", "shoal", "report", str(run.out)]  # to be copied: never broken
+        rows = [line for line in shown if "updated" not in line and "━" not in line]
+        said[width] = "".join("".join(rows).split())
+    assert said[columns] == said[500]
 
 
 def test_status_of_a_killed_run(tmp_path, status):
