@@ -20,7 +20,7 @@ FOLDER = "tensorboard"
 # Curves by parameter, and histograms: of so many, the worst ones of each time.
 CURVES, HISTOGRAMS = 20, 5
 # Seconds between events, and between times when they are sent to the disk.
-EVERY, FLUSHED_EVERY = 0.5, 3.0
+EVERY, FLUSHED_EVERY = 1.0, 3.0
 BINS = 50
 # Of the draws: tails of a heavy one would leave a single bar.
 MIDDLE = 0.99
