@@ -40,6 +40,7 @@ LAYERS = [
     ["starts"],
     ["durable"],
     ["progress"],
+    ["watching"],
     ["request"],
     ["session"],
     ["warming"],

@@ -37,6 +37,7 @@ PACKAGES = (
     Package("pandas", "summary tables", 'pip install "shoal[diagnostics]"'),
     Package("arviz", "ArviZ's plots and diagnostics", 'pip install "shoal[diagnostics]"'),
     Package("matplotlib", "shoal report", 'pip install "shoal[report]"'),
+    Package("tensorboardX", "events for TensorBoard", 'pip install "shoal[tensorboard]"'),
     Package("rich", "tables on the terminal", 'pip install "shoal[cli]"'),
     Package("scikit-learn", "the data of two examples", 'pip install "shoal[examples]"'),
 )

@@ -117,7 +117,7 @@ def _drawn(
                     sink.append(values, stats, session.archive(chunk.run, done, seconds))
                     known = [*_from(known, sink.committed), (done // thinning, told.evaluations)]
                     session.stop.something = True
-                session.show(told.chunk)
+                session.tell(told, values)
                 if session.stop.asked and done < length:
                     failed = (ended(done, length),) if session.stop.signal is None else ()
                     break

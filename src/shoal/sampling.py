@@ -30,6 +30,7 @@ from shoal.samplers import SAMPLERS, Sampler, named
 from shoal.session import SamplingPhase, Session, expected_tuning, recorded_settings, versions
 from shoal.starts import default_superchains, dispersed, given
 from shoal.stopping import Stop, stoppable
+from shoal.watching.watch import check_tensorboard, watched
 
 
 def sample(  # noqa: PLR0913  (the front door: each is a choice that users make)
@@ -51,6 +52,7 @@ def sample(  # noqa: PLR0913  (the front door: each is a choice that users make)
     tile: int | None = None,
     deterministic: bool = True,
     max_seconds: float | None = None,
+    tensorboard: bool = False,
 ) -> Result:
     """Sample a model with many chains that tune themselves together.
 
@@ -87,6 +89,7 @@ def sample(  # noqa: PLR0913  (the front door: each is a choice that users make)
             parameters (`level[group]`) are several times as fast there with thousands of chains. Elsewhere it changes
             nothing.
         max_seconds: that this call may take, compiling included; it then ends as by Ctrl-C, with the draws so far.
+        tensorboard: whether to write event files for TensorBoard into the directory `tensorboard` of `out`.
 
     Returns:
         The draws, how they were made, and whether they can be trusted.
@@ -94,6 +97,7 @@ def sample(  # noqa: PLR0913  (the front door: each is a choice that users make)
     Raises:
         ValueError: an argument is out of its range, or the model cannot be sampled; the message says which,
             what was expected, and what to do.
+        ModuleNotFoundError: a package is missing that `out` or `tensorboard` needs.
         TimeoutError: `max_seconds` passed before the first draw.
     """
     request = checked(model, num_chains, num_warmup, num_samples, sampler, tuning, precision)
@@ -104,6 +108,7 @@ def sample(  # noqa: PLR0913  (the front door: each is a choice that users make)
         check_count("tile", tile, 1)
         tile = int(tile)
     check_seconds(max_seconds)
+    check_tensorboard(tensorboard, out)
     # NumPy's whole numbers are welcome, and JSON knows Python's only.
     num_chains, num_samples, seed = request.num_chains, request.num_samples, int(seed)
     stop, place = Stop(max_seconds), None
@@ -159,8 +164,11 @@ def sample(  # noqa: PLR0913  (the front door: each is a choice that users make)
             else:
                 folder.compare(there.versions, versions())
         seconds = time.perf_counter() - began
-        session = Session(request, model, target, placement, root, sampling, starts, folder, show, stop, seconds)
-        return sampled(session, settings)
+        with watched(folder, model, settings, tensorboard) as watch:
+            session = Session(
+                request, model, target, placement, root, sampling, starts, folder, show, watch, stop, seconds
+            )
+            return sampled(session, settings)
 
 
 def resume(
@@ -172,6 +180,7 @@ def resume(
     sampler: Sampler | None = None,
     progress_bar: bool = True,
     max_seconds: float | None = None,
+    tensorboard: bool = False,
 ) -> Result:
     """Go on with a run that was killed or interrupted, or make one longer that has ended.
 
@@ -188,6 +197,7 @@ def resume(
         sampler: where it is one of `shoal.from_blackjax`; others are known from the run.
         progress_bar: show progress.
         max_seconds: that this call may take, as for `shoal.sample`.
+        tensorboard: as for `shoal.sample`; the events go on where those of the earlier process ended.
 
     Returns:
         The result of the whole run.
@@ -234,6 +244,7 @@ def resume(
         tile=settings["tile"],
         deterministic=settings["deterministic"],
         max_seconds=max_seconds,
+        tensorboard=tensorboard,
     )
 
 

@@ -29,6 +29,8 @@ from shoal.starts import Starts
 from shoal.statistics import Health, Moments
 from shoal.stopping import Stop
 from shoal.target import Target
+from shoal.watching.record import Told, worst
+from shoal.watching.watch import Watch
 
 # The most that the device keeps of the draws before they go to the host, in bytes and in draws of a chain; with very
 # many chains a few draws, for which more bytes are spent. It does not depend on the number of samples, so runs of any
@@ -70,13 +72,6 @@ class Phase(NamedTuple):
     seconds: float = 0.0
 
 
-class Told(NamedTuple):
-    """What is shown of a phase, and its evaluations of the gradient so far, used and paid."""
-
-    chunk: ChunkReport
-    evaluations: tuple[int, int]
-
-
 @dataclass
 class Session:
     """One call of `sample`: a warmup and sampling, which are phases of the same loop.
@@ -91,6 +86,7 @@ class Session:
         starts: where the chains begin.
         folder: what outlives the process; None where nothing does.
         show: the progress.
+        watch: what is written down of it.
         stop: whether it is to end early.
         seconds: that finding the starts took: compiling, as good as all of it.
     """
@@ -104,6 +100,7 @@ class Session:
     starts: Starts
     folder: RunFolder | None
     show: Callable[[ChunkReport], None]
+    watch: Watch
     stop: Stop
     seconds: float
 
@@ -156,9 +153,8 @@ class Session:
     def told(self, phase: str, program: Program, run: Run, done: int, total: int, seconds: float) -> Told:
         """How far a phase is."""
         said = report(program, run, self.placement, self.starts.superchain)
-        health, moments = said["health"], said.get("moments")
-        known = None if moments is None else moments["r_hat_nested"][np.isfinite(moments["r_hat_nested"])]
-        r_hat = None if known is None or known.size == 0 else float(known.max())
+        health, spread = said["health"], said.get("moments")
+        r_hat = None if spread is None else worst(spread["r_hat_nested"], "r_hat_nested")[0]
         chunk = ChunkReport(
             phase=phase,
             done=done,
@@ -170,7 +166,18 @@ class Session:
             seconds=seconds,
             r_hat=r_hat,
         )
-        return Told(chunk, (int(health["gradients"]), int(health["paid"])))
+        per_draw = chunk.gradients / max(int(health["draws"]), 1)
+        return Told(chunk, int(health["paid"]), per_draw, run.tuning, spread)
+
+    def tell(self, told: Told, values: Mapping[str, np.ndarray] | None = None) -> None:
+        """Show how far a phase is, and write it down.
+
+        Args:
+            told: of the phase.
+            values: the draws of its last chunk by variable; None in warmup.
+        """
+        self.show(told.chunk)
+        self.watch(told, values or {})
 
     def header(self, settings: dict[str, Any], warmup: dict[str, Any]) -> Header:
         return Header(

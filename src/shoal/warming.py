@@ -17,6 +17,7 @@ from shoal.samplers.staged import Staged
 from shoal.session import Phase, Session, first_tuning
 from shoal.statistics import Health
 from shoal.warmup.stages import Stages
+from shoal.watching.record import Told
 
 # Warmup keeps no draws, so a chunk of it may have any length.
 ANY = 2**30
@@ -96,7 +97,7 @@ def _fixed_length(session: Session) -> Warm:
         seconds = phase.seconds + time.perf_counter() - began
         told = session.told("warmup", warm, run, chunk.done, length, seconds)
         gradients = told.evaluations[0]
-        session.show(told.chunk)
+        session.tell(told)
         if folder is not None and (session.stop.asked or time.perf_counter() - kept_at >= KEPT_EVERY):
             folder.keep_warmup(chunk.done, session.checkpoint(run, chunk.done, seconds, tuning=run.tuning))
             kept_at = time.perf_counter()
@@ -116,18 +117,17 @@ def _staged(session: Session) -> Warm:
     taken = lambda stages: time.perf_counter() - began - stages.compile_seconds + stages.earlier_seconds
 
     def tell(stages: Stages, acceptance: float) -> None:
-        session.show(
-            ChunkReport(
-                phase="warmup",
-                done=stages.draws,
-                total=None,
-                num_chains=request.num_chains,
-                acceptance=acceptance,
-                divergences=0,
-                gradients=stages.gradients,
-                seconds=taken(stages),
-            )
+        chunk = ChunkReport(
+            phase="warmup",
+            done=stages.draws,
+            total=None,
+            num_chains=request.num_chains,
+            acceptance=acceptance,
+            divergences=0,
+            gradients=stages.gradients,
+            seconds=taken(stages),
         )
+        session.tell(Told(chunk, tuning=stages.tuning, counts_divergences=False))
         session.stop.check()
 
     foresee = lambda tuning: session.sampling.prepare(request, placement, root, sampler.frozen(tuning))

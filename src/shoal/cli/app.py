@@ -15,6 +15,7 @@ from shoal.cli.examples import examples
 from shoal.cli.report import report
 from shoal.cli.resume import resume
 from shoal.cli.sample import sample
+from shoal.cli.status import status
 from shoal.cli.summary import summary
 
 EPILOG = """
@@ -42,7 +43,7 @@ def shoal(debug: bool) -> None:
     """
 
 
-for command in (doctor, examples, sample, resume, summary, report):
+for command in (doctor, examples, sample, resume, status, summary, report):
     shoal.add_command(command)
 
 

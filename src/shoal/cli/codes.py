@@ -20,6 +20,7 @@ max_seconds = click.option(
     type=click.FloatRange(min=0, min_open=True),
     help="Time after which to end with what there is.  [default: any]",
 )
+tensorboard = click.option("--tensorboard", is_flag=True, help="Write event files for TensorBoard into the directory.")
 run_directory = click.argument("directory", metavar="DIR", type=click.Path(exists=True, file_okay=False))
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from shoal.cli import targets
-from shoal.cli.codes import as_json, debug, max_seconds, run_directory, usage
+from shoal.cli.codes import as_json, debug, max_seconds, run_directory, tensorboard, usage
 from shoal.cli.sample import concluded, use_cpu_devices
 
 
@@ -18,6 +18,7 @@ from shoal.cli.sample import concluded, use_cpu_devices
 @click.option("--add-samples", type=click.IntRange(min=1), help="Draws of each chain to add to those asked for.")
 @click.option("--devices", type=click.IntRange(min=1), help="CPU devices to use.  [default: one per core]")
 @max_seconds
+@tensorboard
 @click.option("--no-progress", is_flag=True, help="Do not show how far it is.")
 @click.option("--quiet", is_flag=True, help="Print nothing, except why draws cannot be trusted.")
 @as_json
@@ -55,5 +56,6 @@ def resume(directory: str, target: str | None, **options: Any) -> int:
         add_samples=options["add_samples"],
         progress_bar=not (options["quiet"] or options["no_progress"]),
         max_seconds=options["max_seconds"],
+        tensorboard=options["tensorboard"],
     )
     return concluded(go_on, out, options)

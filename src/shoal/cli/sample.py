@@ -12,7 +12,18 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from shoal.cli import targets
-from shoal.cli.codes import DONE, FAILED, INTERRUPTED, NOT_CONVERGED, TERMINATED, as_json, debug, max_seconds, usage
+from shoal.cli.codes import (
+    DONE,
+    FAILED,
+    INTERRUPTED,
+    NOT_CONVERGED,
+    TERMINATED,
+    as_json,
+    debug,
+    max_seconds,
+    tensorboard,
+    usage,
+)
 
 if TYPE_CHECKING:
     from shoal.results.result import Result
@@ -59,6 +70,7 @@ PRECISIONS = ("float32", "float64")
     "--out", type=click.Path(), help="A directory for the run; one that is there goes on.  [default: runs/TARGET]"
 )
 @max_seconds
+@tensorboard
 @click.option("--no-progress", is_flag=True, help="Do not show how far it is.")
 @click.option("--quiet", is_flag=True, help="Print nothing, except why draws cannot be trusted.")
 @as_json
@@ -138,6 +150,7 @@ def run(model: Any, recipe: "Sampler", out: Path | None, options: dict[str, Any]
         keep=options["keep"] or None,
         deterministic=options["deterministic"],
         max_seconds=options["max_seconds"],
+        tensorboard=options["tensorboard"],
     )
 
 

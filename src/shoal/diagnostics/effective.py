@@ -65,8 +65,23 @@ def many_chain_ess(rows: np.ndarray) -> np.ndarray:
     _, chains, count = rows.shape
     if chains < MANY_CHAINS:
         return geyer_ess(split(rows))
+    spread, within = rows.mean(axis=2, dtype=float).var(axis=1, ddof=1), rows.var(axis=2, dtype=float).mean(axis=1)
+    return ess_of_spread(spread, within, chains, count)
+
+
+def ess_of_spread(spread: np.ndarray, within: np.ndarray, chains: int, count: int) -> np.ndarray:
+    """Effective sample size of the mean from the spread of the means of chains.
+
+    Args:
+        spread: `[quantity]`, the variance of the means of chains, by chains less one.
+        within: `[quantity]`, the mean over chains of the variance about the chain's own mean, by draws.
+        chains: how many there are, at least two.
+        count: of draws of each chain.
+
+    Returns:
+        `[quantity]`.
+    """
     draws = chains * count
-    spread = rows.mean(axis=2, dtype=float).var(axis=1, ddof=1)
-    total = spread + rows.var(axis=2, dtype=float).mean(axis=1)
+    total = spread + within
     with np.errstate(divide="ignore", invalid="ignore"):
         return np.minimum(chains * total / spread, draws * np.log10(draws))

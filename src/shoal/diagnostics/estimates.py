@@ -192,11 +192,8 @@ def _deviation(rows: np.ndarray) -> np.ndarray:
 
 
 def _plain_r_hat(rows: np.ndarray) -> np.ndarray:
-    count = rows.shape[2]
-    within = rows.var(axis=2, ddof=1).mean(axis=1)
-    between = count * rows.mean(axis=2).var(axis=1, ddof=1)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        return np.sqrt((between / within + count - 1) / count)
+    spread, within = rows.mean(axis=2).var(axis=1, ddof=1), rows.var(axis=2, ddof=1).mean(axis=1)
+    return r_hat_of_spread(spread, within, rows.shape[2])
 
 
 def _rank_r_hat(rows: np.ndarray) -> np.ndarray:
@@ -255,6 +252,21 @@ def nested(rows: np.ndarray, ids: np.ndarray) -> np.ndarray:
     """
     variances = rows.var(axis=2, ddof=1, dtype=float) if rows.shape[2] > 1 else np.zeros(rows.shape[:2])
     return nested_of_moments(rows.mean(axis=2, dtype=float), variances, ids)
+
+
+def r_hat_of_spread(spread: np.ndarray, within: np.ndarray, count: int) -> np.ndarray:
+    """R-hat over chains, neither split nor by rank, from variances that a run can keep without its draws.
+
+    Args:
+        spread: `[quantity]`, the variance of the means of chains, by chains less one.
+        within: `[quantity]`, the mean over chains of the variance within them, by draws less one.
+        count: of draws of each chain.
+
+    Returns:
+        `[quantity]`.
+    """
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.sqrt((count * spread / within + count - 1) / count)
 
 
 def nested_of_moments(means: np.ndarray, variances: np.ndarray, ids: np.ndarray) -> np.ndarray:

@@ -1,10 +1,7 @@
 """The directory of a run: where it began, how far its warmup got, and where it goes on from."""
 
 import contextlib
-import errno
-import fcntl
 import os
-import socket
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import TracebackType
@@ -13,6 +10,7 @@ from typing import Any, NamedTuple, Self
 import numpy as np
 
 from shoal.diagnostics.findings import Finding
+from shoal.durable.lock import held
 from shoal.paths import by_path
 from shoal.results.archive import Archive, DamagedFileError, read_archive, write_archive
 from shoal.results.journal import BEGINNING, FOLDER, KEPT, LOCK, Journal
@@ -21,8 +19,6 @@ from shoal.starts import Starts
 from shoal.warmup.ledger import Played
 from shoal.warmup.trail import Trail
 
-# How file systems say that they have no locks: then nothing keeps a second process out.
-NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)
 # Of what bits depend on. The number of devices changes none.
 VERSIONS = ("shoal", "jax", "backend")
 WARM = "warm.npz"
@@ -104,7 +100,7 @@ class RunFolder:
         self.notes: list[Finding] = []
         self._files = path / FOLDER
         self._files.mkdir(parents=True, exist_ok=True)
-        self._lock = _held(self._files / LOCK, path)
+        self._lock = held(self._files / LOCK, path)
         self.journal.sweep()
 
     def __enter__(self) -> Self:
@@ -281,24 +277,3 @@ def beginning_of(path: Path) -> Beginning | None:
 
 def _stage(number: int | str) -> str:
     return f"stage-{number:06d}.npz" if isinstance(number, int) else f"stage-{number}.npz"
-
-
-def _held(file: Path, run: Path) -> int:
-    """An open file that this process alone has locked; the system lets go of it when the process ends."""
-    descriptor = os.open(file, os.O_RDWR | os.O_CREAT, 0o644)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        holder = os.pread(descriptor, 200, 0).decode(errors="replace").strip()
-        os.close(descriptor)
-        raise ValueError(
-            f"The run in '{run}' is being written by another process ({holder or 'unknown'}). Wait for it to end, stop "
-            "it, or give another directory."
-        ) from error
-    except OSError as error:
-        if error.errno not in NO_LOCKS:
-            os.close(descriptor)
-            raise
-    os.truncate(descriptor, 0)
-    os.pwrite(descriptor, f"process {os.getpid()} on {socket.gethostname()}\n".encode(), 0)
-    return descriptor

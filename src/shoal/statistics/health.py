@@ -36,9 +36,10 @@ class Health(Statistic):
         )
 
     def compute(self, memory: "Health.Memory", superchain: Int[np.ndarray, " chains"]) -> Said:
-        """Mean acceptance; over all chains, the numbers of divergences and of gradients, used and paid."""
+        """Over all chains: draws, their mean acceptance, the numbers of divergences and of gradients, used and paid."""
         draws = np.asarray(memory.count).sum(dtype=np.int64)
         return {
+            "draws": draws,
             "acceptance": np.asarray(memory.acceptance).sum(dtype=np.float64) / np.maximum(draws, 1),
             "divergences": np.asarray(memory.divergences).sum(dtype=np.int64),
             "gradients": np.asarray(memory.gradients).sum(dtype=np.int64),

@@ -5,9 +5,13 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from shoal.diagnostics.estimates import nested_of_moments
+from shoal.diagnostics.effective import ess_of_spread
+from shoal.diagnostics.estimates import nested_of_moments, r_hat_of_spread
 from shoal.ensemble import Ensemble, Transition
 from shoal.statistics.base import Said, Statistic
+
+# The spread of the means of so many chains tells the effective sample size to 37%; of fewer it is a guess.
+FEWEST_CHAINS = 16
 
 
 class Moments(Statistic):
@@ -32,15 +36,24 @@ class Moments(Statistic):
         return self.Memory(count, mean, memory.squares + off * (values - mean))
 
     def compute(self, memory: "Moments.Memory", superchain: Int[np.ndarray, " chains"]) -> Said:
-        """Pooled mean, standard deviation and nested R-hat of each quantity, the log density last."""
-        count, mean = float(memory.count[0]), np.asarray(memory.mean, np.float64)
-        within = np.asarray(memory.squares, np.float64) / max(count - 1.0, 1.0)
-        several = np.max(superchain) > 0
-        r_hat = nested_of_moments(mean.T, within.T, superchain) if several else np.full(mean.shape[1], np.nan)
+        """Pooled mean, standard deviation, R-hat and effective sample size of each quantity, the log density last.
+
+        R-hat is NaN where there is one chain, nested R-hat where there is one superchain, and the effective sample size
+        of the mean, which is told by the spread of the means of chains, where there are fewer than `FEWEST_CHAINS`.
+        """
+        count, mean = int(memory.count[0]), np.asarray(memory.mean, np.float64)
+        variances = np.asarray(memory.squares, np.float64) / max(count - 1, 1)
+        chains, unknown = len(mean), np.full(mean.shape[1], np.nan)
+        several, many = np.max(superchain) > 0, chains >= FEWEST_CHAINS
+        within, between = variances.mean(0), mean.var(0)
+        spread = between * chains / max(chains - 1, 1)
+        own = within * max(count - 1, 1) / max(count, 1)
         return {
             "mean": mean.mean(0),
-            "sd": np.sqrt(within.mean(0) + mean.var(0)),
-            "r_hat_nested": r_hat,
+            "sd": np.sqrt(within + between),
+            "r_hat_nested": nested_of_moments(mean.T, variances.T, superchain) if several else unknown,
+            "r_hat": r_hat_of_spread(spread, within, count) if chains > 1 and count else unknown,
+            "ess": ess_of_spread(spread, own, chains, count) if many and count else unknown,
         }
 
 

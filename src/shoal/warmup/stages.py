@@ -53,6 +53,7 @@ class Stages:
         draws: of every chain so far.
         compile_seconds: spent compiling.
         earlier_seconds: that stages took which an earlier process has played.
+        tuning: that the last draws were made with, on the device; None before the first.
         ledger: of the stages that have been played.
     """
 
@@ -87,6 +88,7 @@ class Stages:
         self._follows = np.arange(placement.num_chains)
         self.gradients = self.draws = 0
         self.compile_seconds = self.earlier_seconds = 0.0
+        self.tuning: Any = None
         self.ledger: Ledger = NoLedger()
         self._number = 0
         self._left: Whereabouts | None = None  # by chains that others now stand in for
@@ -261,6 +263,7 @@ class Stages:
         while done < draws:
             count = min(CAPACITY, draws - done)
             run, buffer = advance(program, run, sweeps_as_array(count), self.placement, CAPACITY)
+            self.tuning = run.tuning
             part = {name: np.asarray(leaf)[:count, self.placement.rows] for name, leaf in buffer.items()}
             kept.append(part)
             done += count
@@ -284,8 +287,9 @@ class Stages:
         self.run = revived(self.placement, self.root, ensemble, played.step, tuning)
         self.draws, self.gradients = self.draws + draws, played.gradients
         self.earlier_seconds += played.seconds
+        self.tuning = self.placement.place(like(tuning, played.tuning), split=False)
         self.tell(self, float(played.trail.acceptance.mean()))
-        return played.trail, self.placement.place(like(tuning, played.tuning), split=False)
+        return played.trail, self.tuning
 
     def ready(self, kernel: AnyKernel, tuning: Any) -> Run:
         """The chains where they are, with this kernel's memory and this tuning."""
