@@ -26,19 +26,42 @@ class StoredDraws(Mapping[str, np.ndarray]):
         self.count = count + sum(next(iter(part.values())).shape[1] for part in self._tail)
 
     def __getitem__(self, name: str) -> np.ndarray:
-        tail = [part[name] for part in self._tail]
-        if not self._stored and tail:
-            return np.concatenate(tail, axis=1)
+        return self.between(name, 0, self.count)
+
+    def between(self, name: str, begin: int, end: int) -> np.ndarray:
+        """Some draws of a variable; no more are read than files hold that have some of them.
+
+        Args:
+            name: the variable.
+            begin: the first draw.
+            end: the draw after the last one, at most `count`.
+
+        Returns:
+            `[chain, end - begin, *shape]`.
+        """
+        parts, first = [], self._stored
+        if begin < min(end, self._stored) or not self._tail:
+            parts.append(self._read(name, begin, min(end, self._stored)))
+        for part in self._tail:
+            array = part[name]
+            low, high = max(begin - first, 0), min(end - first, array.shape[1])
+            if low < high:
+                parts.append(array[:, low:high])
+            first += array.shape[1]
+        if not parts:
+            return self._tail[0][name][:, :0]
+        return parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1)
+
+    def _read(self, name: str, begin: int, end: int) -> np.ndarray:
         array = self._arrays[name]
         try:
-            values = np.asarray(array[:, : self._stored])
+            values = np.asarray(array[:, begin:end])
         except ValueError as error:
             raise ValueError(
                 f"The draws of {name!r} in '{array.store_path}' are damaged ({error}). shoal.resume of the run makes "
                 "them again, the same, where its warmup is still there."
             ) from error
-        values = values.astype(bool) if array.attrs.get("stored_dtype") == "bool" else values
-        return np.concatenate([values, *tail], axis=1) if tail else values
+        return values.astype(bool) if array.attrs.get("stored_dtype") == "bool" else values
 
     def shape(self, name: str) -> tuple[int, ...]:
         """The shape of a variable, chain and draw not counted; nothing is read.
@@ -62,3 +85,13 @@ class StoredDraws(Mapping[str, np.ndarray]):
         chains = next(iter((self._arrays or self._tail[0]).values())).shape[0] if shapes else 0
         parts = [f"{name} {(chains, self.count, *shape)}" for name, shape in shapes.items()]
         return f"StoredDraws({', '.join(parts)})"
+
+
+def shape_of(draws: Mapping[str, np.ndarray], name: str) -> tuple[int, ...]:
+    """The shape of a variable, chain and draw not counted; nothing is read from disk."""
+    return draws.shape(name) if isinstance(draws, StoredDraws) else tuple(draws[name].shape[2:])
+
+
+def between(draws: Mapping[str, np.ndarray], name: str, begin: int, end: int) -> np.ndarray:
+    """The draws of a variable from one number to before another, `[chain, end - begin, *shape]`; no others are read."""
+    return draws.between(name, begin, end) if isinstance(draws, StoredDraws) else draws[name][:, begin:end]
