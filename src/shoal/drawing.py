@@ -13,6 +13,7 @@ from shoal.results.draws import Header, MemoryDraws
 from shoal.results.failure import cut_short, ended, unfinished
 from shoal.results.made import made
 from shoal.results.result import Gradients, Result, Timing
+from shoal.results.so_far import SoFar
 from shoal.results.store import is_damaged, load
 from shoal.results.zarr_draws import ZarrDraws
 from shoal.run import compile_phase, drive, enter
@@ -40,6 +41,8 @@ def sampled(session: Session, settings: dict[str, Any]) -> Result:
     draws, phase = _opened(session, header, Phase(enter(sampling, run, session.placement, request.num_samples)))
     compile_phase(sampling, phase.run, session.placement, capacity)
     compiled = session.seconds + warm.compile_seconds + time.perf_counter() - began
+    notes = (*session.starts.findings, *warm.findings)
+    session.watch(SoFar(draws, tuning, Timing(compiled, warm.seconds), warm.gradients, notes))
     seconds, gradients, interrupted, failed = _drawn(session, phase, draws)
     recovered = () if session.folder is None else tuple(session.folder.notes)
     result = Result(
@@ -50,7 +53,7 @@ def sampled(session: Session, settings: dict[str, Any]) -> Result:
         gradients=Gradients(warm.gradients, *gradients),
         tuning=tuning,
         interrupted=interrupted,
-        notes=(*session.starts.findings, *warm.findings, *recovered, *failed),
+        notes=(*notes, *recovered, *failed),
     )
     try:
         draws.finish(result)
@@ -100,12 +103,12 @@ def _drawn(
     gradients = (0, 0)
     if done:
         gradients = session.told("sampling", sampling, run, done, length, seconds).evaluations
-    began = time.perf_counter()
+    began = session.stop.clock()
     try:
         for chunk in drive(sampling, run, session.placement, length, capacity, done):
             done = chunk.done
             values, stats = session.on_host(chunk.kept, chunk.draws)
-            seconds = phase.seconds + time.perf_counter() - began
+            seconds = phase.seconds + session.stop.clock() - began
             told = session.told("sampling", sampling, chunk.run, done, length, seconds)
             whole, before = done % per_sweep == 0, draws.committed
             try:
@@ -113,9 +116,9 @@ def _drawn(
             finally:
                 if draws.committed > before:
                     gradients, session.stop.something = told.evaluations, True
-            seconds = phase.seconds + time.perf_counter() - began
+            seconds = phase.seconds + session.stop.clock() - began
             session.show(told.chunk)
-            if session.stop.asked and done < length:
+            if done < length and session.stop.after_rest():
                 timely = (ended(done, length),) if session.stop.signal is None else ()
                 return seconds, gradients, True, timely
     except (KeyboardInterrupt, Exception) as error:

@@ -54,6 +54,7 @@ class Stages:
         compile_seconds: spent compiling.
         earlier_seconds: that stages took which an earlier process has played.
         ledger: of the stages that have been played.
+        clock: seconds since some time, pauses not counted.
     """
 
     def __init__(
@@ -88,6 +89,7 @@ class Stages:
         self.gradients = self.draws = 0
         self.compile_seconds = self.earlier_seconds = 0.0
         self.ledger: Ledger = NoLedger()
+        self.clock = time.perf_counter
         self._number = 0
         self._left: Whereabouts | None = None  # by chains that others now stand in for
         self._given_up: set[int] = set()  # starts from which some scout was
@@ -249,7 +251,7 @@ class Stages:
         self._number += 1
         if (played := self.ledger.recall(self._number, asked)) is not None:
             return self._again(played, program, tuning, draws)
-        began = time.perf_counter() - self.compile_seconds
+        began = self.clock() - self.compile_seconds
         run, structure = self.ready(kernel, tuning), jax.tree.structure(tuning)
         with self._compiling(("enter", self.placement.layout, adaptation, structure)):
             run = enter(program, run, self.placement, draws, learning)
@@ -270,7 +272,7 @@ class Stages:
         settled = frozen(program, run, self.placement)
         self.run = run
         trail = Trail(**{name: np.concatenate([part[name] for part in kept]) for name in kept[0]})
-        seconds = time.perf_counter() - self.compile_seconds - began
+        seconds = self.clock() - self.compile_seconds - began
         left = on_host(run.ensemble, self.placement)
         self.ledger.record(
             self._number, asked, lambda: Played(trail, left, settled, int(run.step), self.gradients, seconds)
