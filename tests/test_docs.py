@@ -13,8 +13,14 @@ if (ROOT / "README.md").exists():
     PAGES.insert(0, ROOT / "README.md")
 BLOCK = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 # What a page imports that the core does without; pages that reach it otherwise are named below.
-OPTIONAL = ("arviz", "blackjax", "matplotlib", "numpyro", "pandas", "sklearn", "xarray", "zarr")
-REACHED = {"pandas": ".summary(", "zarr": ".save(", "sklearn": "breast_cancer"}
+OPTIONAL = ("arviz", "blackjax", "h5netcdf", "matplotlib", "numpyro", "pandas", "pyarrow", "sklearn", "xarray", "zarr")
+REACHED = {
+    "pandas": ".summary(",
+    "zarr": ".save(",
+    "sklearn": "breast_cancer",
+    "h5netcdf": ".export(",
+    "pyarrow": ".export(",
+}
 
 
 def blocks(page: Path) -> list[tuple[int, str]]:

@@ -46,6 +46,7 @@ LAYERS = [
     ["warming"],
     ["drawing"],
     ["sampling"],
+    ["handle"],
     ["doctor"],
     ["report"],
     ["cli", "__main__"],
@@ -141,9 +142,9 @@ def test_docstrings_name_the_arguments_that_exist(name, function):
 def test_public_names():
     """A change here is a change of interface: it goes into the changelog."""
     assert sorted(shoal.__all__) == [
-        "Auto", "ChEES", "Finding", "HMC", "MAMS", "MEADS", "Model", "NUTS", "Parameter", "Result", "cholesky_corr",
-        "examples", "from_blackjax", "from_numpyro", "interval", "load", "ordered", "param", "positive", "real",
-        "resume", "sample", "simplex", "unit_interval",
+        "Auto", "ChEES", "Finding", "HMC", "Handle", "MAMS", "MEADS", "Model", "NUTS", "Parameter", "Result",
+        "cholesky_corr", "examples", "from_blackjax", "from_numpyro", "interval", "load", "ordered", "param",
+        "positive", "real", "resume", "sample", "simplex", "start", "unit_interval",
     ]  # fmt: skip
     for name in shoal.__all__:
         assert getattr(shoal, name) is not None

@@ -7,6 +7,8 @@ if TYPE_CHECKING:
     from shoal import examples as examples
     from shoal.bridges.numpyro import from_numpyro as from_numpyro
     from shoal.diagnostics.findings import Finding as Finding
+    from shoal.handle import Handle as Handle
+    from shoal.handle import start as start
     from shoal.models.model import Model as Model
     from shoal.models.parameters import Parameter as Parameter
     from shoal.models.parameters import cholesky_corr as cholesky_corr
@@ -38,6 +40,7 @@ _HOMES = {
     "ChEES": "shoal.samplers.chees",
     "Finding": "shoal.diagnostics.findings",
     "HMC": "shoal.samplers.hmc",
+    "Handle": "shoal.handle",
     "MAMS": "shoal.samplers.mams",
     "MEADS": "shoal.samplers.meads",
     "NUTS": "shoal.samplers.nuts",
@@ -56,6 +59,7 @@ _HOMES = {
     "resume": "shoal.sampling",
     "sample": "shoal.sampling",
     "simplex": "shoal.models.parameters",
+    "start": "shoal.handle",
     "unit_interval": "shoal.models.parameters",
 }
 
@@ -67,6 +71,7 @@ __all__ = [
     "Auto",
     "ChEES",
     "Finding",
+    "Handle",
     "Model",
     "Parameter",
     "Result",
@@ -83,6 +88,7 @@ __all__ = [
     "resume",
     "sample",
     "simplex",
+    "start",
     "unit_interval",
 ]
 

@@ -1,6 +1,7 @@
 """How programs are compiled: so that the same seed gives the same draws, and on the cores that there are."""
 
 import contextlib
+import threading
 import warnings
 from collections.abc import Callable, Hashable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -31,6 +32,10 @@ COMPILER_OPTIONS: dict[str, dict[str, Any]] = {
 BRIEF: dict[str, dict[str, Any]] = {"cpu": {"xla_backend_optimization_level": 2}}
 # From so many chains on, sums of scattered terms in a fixed order are what takes the time.
 MANY_CHAINS = 1024
+
+# Two threads that launched programs for several devices at one time could have them wait for each other: each device
+# takes what comes first.
+_LAUNCHES = threading.RLock()
 
 _deterministic: ContextVar[bool] = ContextVar("deterministic", default=True)
 _ahead: ContextVar["_Ahead | None"] = ContextVar("ahead", default=None)
@@ -99,7 +104,8 @@ class Compiled[**P, R]:
         if begun is not None and not begun.cancel():
             with contextlib.suppress(Exception):
                 begun.result()
-        return self._programs(self._options())(*args, **kwargs)
+        with _LAUNCHES:
+            return self._programs(self._options())(*args, **kwargs)
 
     def ahead(self, *args: P.args, **kwargs: P.kwargs) -> None:
         """Begin to compile for arguments such as these on another core; a call with such arguments waits for it.

@@ -38,6 +38,8 @@ PACKAGES = (
     Package("arviz", "ArviZ's plots and diagnostics", 'pip install "shoal[diagnostics]"'),
     Package("matplotlib", "shoal report", 'pip install "shoal[report]"'),
     Package("tensorboardX", "events for TensorBoard", 'pip install "shoal[tensorboard]"'),
+    Package("h5netcdf", "shoal export --to netcdf", 'pip install "shoal[export]"'),
+    Package("pyarrow", "shoal export --to arrow or parquet", 'pip install "shoal[export]"'),
     Package("rich", "tables on the terminal", 'pip install "shoal[cli]"'),
     Package("scikit-learn", "the data of two examples", 'pip install "shoal[examples]"'),
 )

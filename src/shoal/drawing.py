@@ -13,6 +13,7 @@ from shoal.results.draws import Header, MemoryDraws
 from shoal.results.failure import cut_short, ended, unfinished
 from shoal.results.made import made
 from shoal.results.result import Gradients, Result, Timing
+from shoal.results.so_far import SoFar
 from shoal.results.store import is_damaged, load
 from shoal.results.zarr_draws import ZarrDraws
 from shoal.run import compile_phase, drive, enter
@@ -42,6 +43,8 @@ def sampled(session: Session, settings: dict[str, Any]) -> Result:
     draws, phase = _opened(session, header, Phase(enter(sampling, run, session.placement, request.num_samples)))
     compile_phase(sampling, phase.run, session.placement, capacity)
     compiled = session.seconds + warm.compile_seconds + time.perf_counter() - began
+    notes = (*session.starts.findings, *warm.findings)
+    session.expose(SoFar(draws, tuning, Timing(compiled, warm.seconds), warm.gradients, notes))
     seconds, gradients, interrupted, failed = _drawn(session, phase, draws)
     recovered = () if session.folder is None else tuple(session.folder.notes)
     result = Result(
@@ -52,7 +55,7 @@ def sampled(session: Session, settings: dict[str, Any]) -> Result:
         gradients=Gradients(warm.gradients, *gradients),
         tuning=tuning,
         interrupted=interrupted,
-        notes=(*session.starts.findings, *warm.findings, *recovered, *failed),
+        notes=(*notes, *recovered, *failed),
     )
     try:
         draws.finish(result)
@@ -104,21 +107,21 @@ def _drawn(
     # Of the chunks that may not be written yet, and of the last one that is: after how many draws that are kept,
     # evaluations so far.
     known = [(done // thinning, before)]
-    began, sink = time.perf_counter(), BackgroundDraws(draws)
+    began, sink = session.stop.clock(), BackgroundDraws(draws)
     failed: tuple[Finding, ...] = ()
     try:
         try:
             for chunk in drive(sampling, run, session.placement, length, capacity, done):
                 done = chunk.done
                 values, stats = session.on_host(chunk)
-                seconds = phase.seconds + time.perf_counter() - began
+                seconds = phase.seconds + session.stop.clock() - began
                 told = session.told("sampling", sampling, chunk.run, done, length, seconds)
                 if stats["lp"].shape[1]:
                     sink.append(values, stats, session.archive(chunk.run, done, seconds))
                     known = [*_from(known, sink.committed), (done // thinning, told.evaluations)]
                     session.stop.something = True
                 session.tell(told, values)
-                if session.stop.asked and done < length:
+                if done < length and session.stop.after_rest():
                     failed = (ended(done, length),) if session.stop.signal is None else ()
                     break
         finally:
@@ -129,7 +132,7 @@ def _drawn(
         if not isinstance(error, KeyboardInterrupt):
             written = draws.committed * thinning
             failed = (cut_short(error, written, done, length, session.folder is not None),)
-    seconds = phase.seconds + time.perf_counter() - began
+    seconds = phase.seconds + session.stop.clock() - began
     return seconds, _from(known, draws.committed)[0][1], draws.committed * thinning < length, failed
 
 

@@ -1,7 +1,9 @@
 """What `shoal.sample` was asked to do, checked at the door."""
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -9,8 +11,11 @@ from jaxtyping import Int
 
 from shoal.adaptation import Fixed
 from shoal.models.model import Model
+from shoal.results.directories import check_place
+from shoal.results.made import zarr_package
 from shoal.samplers import Sampler, named
 from shoal.samplers.staged import Staged
+from shoal.watching.watch import check_tensorboard
 
 DTYPES = {"float32": np.float32, "float64": np.float64}
 # Draws of warmup when nothing is said: of a sampler that is tuned over a fixed number of them, and the bound of one
@@ -44,6 +49,89 @@ class Request:
     @property
     def dtype(self) -> type:
         return DTYPES[self.precision]
+
+
+@dataclass(frozen=True)
+class Call:
+    """A call of `shoal.sample` or `shoal.start`, checked as far as that needs no device.
+
+    Attributes:
+        model: what to sample.
+        request: what was asked for.
+        seed: of the run.
+        place: its directory, absolute; None where it has none.
+        initial_positions: as they were given.
+        num_superchains: as they were given.
+        tile: chains that are evaluated at once; None to choose.
+        deterministic: whether the same seed gives the same draws on a GPU, too.
+        max_seconds: that it may take.
+        tensorboard: whether it writes events for TensorBoard.
+    """
+
+    model: Model
+    request: Request
+    seed: int
+    place: Path | None
+    initial_positions: Any
+    num_superchains: int | None
+    tile: int | None
+    deterministic: bool
+    max_seconds: float | None
+    tensorboard: bool
+
+
+def checked_call(  # noqa: PLR0913  (the arguments of `shoal.sample`)
+    model: Model,
+    *,
+    num_chains: int,
+    num_warmup: int | None,
+    num_samples: int,
+    sampler: str | Sampler,
+    seed: int,
+    out: str | os.PathLike[str] | None,
+    initial_positions: Any,
+    tuning: Mapping[str, np.ndarray] | None,
+    precision: str,
+    num_superchains: int | None,
+    tile: int | None,
+    deterministic: bool,
+    max_seconds: float | None,
+    thinning: int,
+    keep: Sequence[str] | None,
+    tensorboard: bool,
+) -> Call:
+    """The arguments of `shoal.sample`, checked as far as that needs no device.
+
+    Raises:
+        ValueError: one is out of its range.
+        ModuleNotFoundError: draws cannot be kept on disk here; the message says how to install what is missing.
+    """
+    request = checked(model, num_chains, num_warmup, num_samples, sampler, tuning, precision)
+    request = keeping(request, model, thinning, keep)
+    check_seed(seed)
+    check_superchains(num_superchains, num_chains, initial_positions)
+    if tile is not None:
+        check_count("tile", tile, 1)
+    check_seconds(max_seconds)
+    check_tensorboard(tensorboard, out)
+    place = None
+    if out is not None:
+        place = check_place(out)
+        zarr_package()
+    # NumPy's whole numbers are welcome, and JSON knows Python's only.
+    tile = None if tile is None else int(tile)
+    return Call(
+        model,
+        request,
+        int(seed),
+        place,
+        initial_positions,
+        num_superchains,
+        tile,
+        deterministic,
+        max_seconds,
+        bool(tensorboard),
+    )
 
 
 def checked(

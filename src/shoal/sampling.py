@@ -3,7 +3,7 @@
 import contextlib
 import os
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,17 +20,18 @@ from shoal.durable.identity import differences, identity, other_run
 from shoal.mesh import Placement
 from shoal.models.model import Model
 from shoal.paths import by_path
-from shoal.progress import progress
+from shoal.progress import ChunkReport, progress
 from shoal.randomness import root_key
-from shoal.request import check_count, check_seconds, check_seed, check_superchains, checked, keeping
-from shoal.results.directories import check_place
-from shoal.results.made import made, zarr_package
+from shoal.request import Call, check_count, checked_call
+from shoal.results.made import made
 from shoal.results.result import Result
+from shoal.results.so_far import SoFar, unwatched
 from shoal.samplers import SAMPLERS, Sampler, named
 from shoal.session import SamplingPhase, Session, expected_tuning, recorded_settings, versions
-from shoal.starts import default_superchains, dispersed, given
+from shoal.starts import Starts, default_superchains, dispersed, given
 from shoal.stopping import Stop, stoppable
-from shoal.watching.watch import check_tensorboard, watched
+from shoal.target import Target
+from shoal.watching.watch import watched
 
 
 def sample(  # noqa: PLR0913  (the front door: each is a choice that users make)
@@ -54,7 +55,7 @@ def sample(  # noqa: PLR0913  (the front door: each is a choice that users make)
     max_seconds: float | None = None,
     tensorboard: bool = False,
 ) -> Result:
-    """Sample a model with many chains that tune themselves together.
+    """Sample a model with many chains that tune themselves together; `shoal.start` does so beside the program.
 
     Ctrl-C in sampling keeps and returns the draws so far, at the end of a chunk of half a second; the result's
     `interrupted` says so. A second Ctrl-C stops at once. A failure after some draws, such as a full disk, also returns
@@ -100,50 +101,83 @@ def sample(  # noqa: PLR0913  (the front door: each is a choice that users make)
         ModuleNotFoundError: a package is missing that `out` or `tensorboard` needs.
         TimeoutError: `max_seconds` passed before the first draw.
     """
-    request = checked(model, num_chains, num_warmup, num_samples, sampler, tuning, precision)
-    request = keeping(request, model, thinning, keep)
-    check_seed(seed)
-    check_superchains(num_superchains, num_chains, initial_positions)
-    if tile is not None:
-        check_count("tile", tile, 1)
-        tile = int(tile)
-    check_seconds(max_seconds)
-    check_tensorboard(tensorboard, out)
-    # NumPy's whole numbers are welcome, and JSON knows Python's only.
-    num_chains, num_samples, seed = request.num_chains, request.num_samples, int(seed)
-    stop, place = Stop(max_seconds), None
-    if out is not None:
-        place = check_place(out)
-        zarr_package()
+    call = checked_call(
+        model,
+        num_chains=num_chains,
+        num_warmup=num_warmup,
+        num_samples=num_samples,
+        sampler=sampler,
+        seed=seed,
+        out=out,
+        initial_positions=initial_positions,
+        tuning=tuning,
+        precision=precision,
+        num_superchains=num_superchains,
+        tile=tile,
+        deterministic=deterministic,
+        max_seconds=max_seconds,
+        thinning=thinning,
+        keep=keep,
+        tensorboard=tensorboard,
+    )
+    stop = Stop(max_seconds)
+    # Not `start(...).wait()`: Python hands signals to the main thread alone, and there a second Ctrl-C ends at once
+    # what nothing can end in another thread.
     with (
-        stoppable(stop, keeps=place is not None),
-        _precision(request.dtype),
-        compiling.deterministic(deterministic),
-        kept_programs(),
-        compiling.background(),
-        contextlib.nullcontext() if place is None else RunFolder(place) as folder,
+        stoppable(stop, keeps=call.place is not None),
+        held(call.place) as folder,
         progress(progress_bar) as show,
     ):
+        return carried_out(call, folder, stop, show)
+
+
+def held(place: Path | None) -> contextlib.AbstractContextManager[RunFolder | None]:
+    """The directory of a run, held while it is entered, or None where it has none.
+
+    Raises:
+        ValueError: somebody else holds it.
+    """
+    return contextlib.nullcontext() if place is None else RunFolder(place)
+
+
+def carried_out(
+    call: Call,
+    folder: RunFolder | None,
+    stop: Stop,
+    show: Callable[[ChunkReport], None],
+    expose: Callable[[SoFar], None] = unwatched,
+) -> Result:
+    """Do what was asked for, in this thread.
+
+    Args:
+        call: what was.
+        folder: of the run.
+        stop: whether it is to end early, or to stand still.
+        show: the progress, after every chunk.
+        expose: told once, before the first draw, where the draws will be.
+    """
+    request, model, place = call.request, call.model, call.place
+    num_chains = request.num_chains
+    with (
+        _precision(request.dtype),
+        compiling.deterministic(call.deterministic),
+        kept_programs(),
+        compiling.background(),
+    ):
         there = None if place is None else beginning_of(place)
-        if tile is None and there is not None:
-            tile = there.settings["tile"]
+        tile = call.tile if call.tile is not None or there is None else there.settings["tile"]
         placement = Placement.of(num_chains, tile)
         warn_of_idle_cores(placement.num_padded // placement.layout.tile)
         began = time.perf_counter()
         target = model.target(request.dtype)
         warn_of_slow_sums(target, request.dtype, num_chains)
-        root = root_key(seed)
+        root = root_key(call.seed)
         sampling = SamplingPhase.of(request, model, target, placement)
         sampling.prepare(request, placement, root, expected_tuning(request, target.dim))
-        groups = default_superchains(num_chains) if num_superchains is None else int(num_superchains)
-        if initial_positions is not None:
-            starts = given(model, target, initial_positions, num_chains, request.dtype)
-        elif there is not None and not there.starts.chosen:
-            starts = there.starts
-        else:
-            starts = dispersed(model, target, root, num_chains, groups, request.dtype)
-        groups = groups if initial_positions is None else int(starts.superchain.max()) + 1
-        settings = recorded_settings(request, model, placement, groups, seed)
+        starts = _starts(call, target, root, there)
+        groups = call.num_superchains or default_superchains(num_chains)
+        groups = int(groups) if call.initial_positions is None else int(starts.superchain.max()) + 1
+        settings = recorded_settings(request, model, placement, groups, call.seed)
         if folder is not None:
             asked = identity(
                 model,
@@ -152,23 +186,45 @@ def sample(  # noqa: PLR0913  (the front door: each is a choice that users make)
                 sampler=by_path(request.sampler),
                 initial_positions=starts.position if starts.chosen else None,
             )
-            if there is None:
-                folder.begin(Beginning(asked, settings, versions(), starts, request.tuning))
-            elif differ := differences(there.identity, asked):
-                raise ValueError(other_run(folder.path, differ))
-            elif (there_are := made(folder.path).draws * request.thinning) > num_samples:
-                raise ValueError(
-                    f"num_samples={num_samples}: the run in '{folder.path}' has {there_are} draws of "
-                    "each chain already. Ask for as many or more; shoal.load reads those that are there."
-                )
-            else:
-                folder.compare(there.versions, versions())
+            _begun(folder, there, Beginning(asked, settings, versions(), starts, request.tuning))
         seconds = time.perf_counter() - began
-        with watched(folder, model, settings, tensorboard) as watch:
+        with watched(folder, model, settings, call.tensorboard) as watch:
             session = Session(
-                request, model, target, placement, root, sampling, starts, folder, show, watch, stop, seconds
+                request, model, target, placement, root, sampling, starts, folder, show, watch, stop, seconds, expose
             )
             return sampled(session, settings)
+
+
+def _starts(call: Call, target: Target, root: Any, there: Beginning | None) -> Starts:
+    """Where the chains begin: as given, as a run on disk began, or anywhere."""
+    request = call.request
+    if call.initial_positions is not None:
+        return given(call.model, target, call.initial_positions, request.num_chains, request.dtype)
+    if there is not None and not there.starts.chosen:
+        return there.starts
+    groups = int(call.num_superchains or default_superchains(request.num_chains))
+    return dispersed(call.model, target, root, request.num_chains, groups, request.dtype)
+
+
+def _begun(folder: RunFolder, there: Beginning | None, asked: Beginning) -> None:
+    """Write down how the run begins, or see that it is the one that is there.
+
+    Raises:
+        ValueError: it is another one, or shorter.
+    """
+    if there is None:
+        folder.begin(asked)
+        return
+    if differ := differences(there.identity, asked.identity):
+        raise ValueError(other_run(folder.path, differ))
+    num_samples = asked.settings["num_samples"]
+    has = made(folder.path).draws * asked.settings.get("thinning", 1)
+    if has > num_samples:
+        raise ValueError(
+            f"num_samples={num_samples}: the run in '{folder.path}' has {has} draws of each chain already. Ask for as "
+            "many or more; shoal.load reads those that are there."
+        )
+    folder.compare(there.versions, versions())
 
 
 def resume(

@@ -23,6 +23,7 @@ from shoal.request import Request
 from shoal.results.archive import Archive
 from shoal.results.draws import Header
 from shoal.results.json_text import plain
+from shoal.results.so_far import SoFar, unwatched
 from shoal.run import Chunk, on_host, prepare_phase, report, revived
 from shoal.samplers.arrays import tuning_from_arrays
 from shoal.starts import Starts
@@ -89,6 +90,7 @@ class Session:
         watch: what is written down of it.
         stop: whether it is to end early.
         seconds: that finding the starts took: compiling, as good as all of it.
+        expose: told before the first draw where the draws will be.
     """
 
     request: Request
@@ -103,6 +105,7 @@ class Session:
     watch: Watch
     stop: Stop
     seconds: float
+    expose: Callable[[SoFar], None] = unwatched
 
     def check_log_density(self, ensemble: Mapping[str, np.ndarray]) -> None:
         """Refuse to go on with another posterior, from chains that an ensemble by path has left."""

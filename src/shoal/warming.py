@@ -91,16 +91,17 @@ def _fixed_length(session: Session) -> Warm:
     seconds, length = phase.seconds, request.num_warmup
     run = phase.run
     gradients = session.told("warmup", warm, run, phase.done, length, seconds).evaluations[0] if phase.done else 0
-    began = kept_at = time.perf_counter()
+    began = kept_at = session.stop.clock()
     for chunk in drive(warm, run, session.placement, length, ANY, phase.done):
         run = chunk.run
-        seconds = phase.seconds + time.perf_counter() - began
+        seconds = phase.seconds + session.stop.clock() - began
         told = session.told("warmup", warm, run, chunk.done, length, seconds)
         gradients = told.evaluations[0]
         session.tell(told)
-        if folder is not None and (session.stop.asked or time.perf_counter() - kept_at >= KEPT_EVERY):
+        now = session.stop.asked or session.stop.pause.wanted or session.stop.clock() - kept_at >= KEPT_EVERY
+        if folder is not None and now:
             folder.keep_warmup(chunk.done, session.checkpoint(run, chunk.done, seconds, tuning=run.tuning))
-            kept_at = time.perf_counter()
+            kept_at = session.stop.clock()
         session.stop.check()
     began = time.perf_counter()
     run = eqx.tree_at(lambda r: r.tuning, run, frozen(warm, run, session.placement))
@@ -113,8 +114,8 @@ def _staged(session: Session) -> Warm:
     request, placement, starts, root = session.request, session.placement, session.starts, session.root
     sampler = request.sampler
     assert isinstance(sampler, Staged)
-    began = time.perf_counter()
-    taken = lambda stages: time.perf_counter() - began - stages.compile_seconds + stages.earlier_seconds
+    began = session.stop.clock()
+    taken = lambda stages: session.stop.clock() - began - stages.compile_seconds + stages.earlier_seconds
 
     def tell(stages: Stages, acceptance: float) -> None:
         chunk = ChunkReport(
@@ -133,6 +134,7 @@ def _staged(session: Session) -> Warm:
     foresee = lambda tuning: session.sampling.prepare(request, placement, root, sampler.frozen(tuning))
     most = request.num_warmup
     stages = Stages(session.target, placement, root, starts.position, most, tell, starts.chosen, foresee)
+    stages.clock = session.stop.clock
     if session.folder is not None:
         stages.ledger = session.folder
         left = session.folder.last_stage()

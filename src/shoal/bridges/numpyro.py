@@ -16,7 +16,7 @@ from numpyro.infer.util import constrain_fn, potential_energy, unconstrain_fn
 from numpyro.primitives import Messenger
 
 from shoal.bridges.arguments import Call, is_array, is_float_array, narrowed, take_apart
-from shoal.bridges.sites import Sites, find_sites, fixed_values, title
+from shoal.bridges.sites import HANDLERS, Sites, find_sites, fixed_values, title
 from shoal.models import datasets
 from shoal.models.causes import cause
 from shoal.models.compiled import Compiled
@@ -74,7 +74,8 @@ class SiteLogDensity:
     def __call__(self, position: Any, data: Any) -> Any:
         """Evaluate at one point."""
         free = self.program.layout.split(position)
-        energy = potential_energy(self.program.prepared(), *self.program.call.join(data), free)
+        with HANDLERS:
+            energy = potential_energy(self.program.prepared(), *self.program.call.join(data), free)
         return -jnp.asarray(energy, position.dtype)
 
 
@@ -93,7 +94,8 @@ class SiteConstrain:
         program = self.program
         args, kwargs = program.call.join(data)
         free = program.layout.split(position)
-        values = constrain_fn(program.prepared(), args, kwargs, free, return_deterministic=True)
+        with HANDLERS:
+            values = constrain_fn(program.prepared(), args, kwargs, free, return_deterministic=True)
         names = [*program.layout.names, *(name for name, _ in program.deterministic)]
         return {name: jnp.asarray(values[name]) for name in names}
 
@@ -111,7 +113,9 @@ class SiteUnconstrain:
     def __call__(self, values: Mapping[str, Any], data: Any) -> Any:
         """Evaluate at one point."""
         args, kwargs = self.program.call.join(data)
-        return self.program.layout.join(unconstrain_fn(self.program.prepared(), args, kwargs, dict(values)))
+        with HANDLERS:
+            free = unconstrain_fn(self.program.prepared(), args, kwargs, dict(values))
+        return self.program.layout.join(free)
 
 
 class _DefaultKey(Messenger):

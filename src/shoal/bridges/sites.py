@@ -1,5 +1,6 @@
 """What a NumPyro model is made of: latent sites, deterministic sites, plates, found by tracing it once."""
 
+import threading
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
@@ -15,6 +16,9 @@ from shoal.bridges.arguments import is_array
 from shoal.models.axes import RESERVED
 from shoal.models.causes import cause
 from shoal.models.layout import Slot
+
+# NumPyro's handlers stand on one stack for all threads: two models that are traced at one time would see each other's.
+HANDLERS = threading.RLock()
 
 
 class Sites(NamedTuple):
@@ -97,7 +101,8 @@ def trace(function: Callable[..., Any], key: Any, args: tuple[Any, ...], kwargs:
         NumPyro's trace.
     """
     drawn = handlers.substitute(handlers.seed(function, key), substitute_fn=_start)
-    return handlers.trace(drawn).get_trace(*args, **kwargs)
+    with HANDLERS:
+        return handlers.trace(drawn).get_trace(*args, **kwargs)
 
 
 def title(function: Callable[..., Any]) -> str:

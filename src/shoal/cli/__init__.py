@@ -1,4 +1,4 @@
-"""The command line: `shoal doctor`, `examples`, `sample`, `summary`, `report`."""
+"""The command line: `shoal doctor`, `examples`, `sample`, `resume`, `summary`, `report`, `export`."""
 
 from collections.abc import Sequence
 

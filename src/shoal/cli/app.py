@@ -12,6 +12,7 @@ from shoal import __version__
 from shoal.cli.codes import DONE, FAILED, INTERRUPTED
 from shoal.cli.doctor import doctor
 from shoal.cli.examples import examples
+from shoal.cli.export import export
 from shoal.cli.report import report
 from shoal.cli.resume import resume
 from shoal.cli.sample import sample
@@ -43,7 +44,7 @@ def shoal(debug: bool) -> None:
     """
 
 
-for command in (doctor, examples, sample, resume, status, summary, report):
+for command in (doctor, examples, sample, resume, status, summary, report, export):
     shoal.add_command(command)
 
 

@@ -2,7 +2,7 @@
 
 import datetime
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -10,9 +10,24 @@ from shoal.extras import require
 from shoal.labels import axes
 from shoal.results.json_text import to_json
 from shoal.results.names import names_of_axes, plain_axes, plain_names
+from shoal.results.stored_draws import shape_of
 
 if TYPE_CHECKING:
     from shoal.results.result import Result
+
+
+class Group(NamedTuple):
+    """A group of ArviZ's schema, but for its draws.
+
+    Attributes:
+        draws: by variable, under the names that the model has.
+        variables: by variable, its name without "/" and those of its axes, `chain` and `draw` first.
+        coordinates: by name, the axis that it lies along and its values.
+    """
+
+    draws: Mapping[str, np.ndarray]
+    variables: dict[str, tuple[str, tuple[str, ...]]]
+    coordinates: dict[str, tuple[str, np.ndarray]]
 
 
 def datatree(result: "Result") -> Any:
@@ -28,16 +43,18 @@ def datatree(result: "Result") -> Any:
         An xarray.DataTree, which ArviZ 1 reads.
     """
     xarray = require("xarray", "A DataTree", extra="store")
-    groups = {
-        "posterior": _dataset(xarray, result, result.draws),
-        "sample_stats": _dataset(xarray, result, result.sample_stats),
-    }
-    tree = xarray.DataTree.from_dict(groups)
-    tree.attrs.update(_attributes(result))
+    tree = xarray.DataTree.from_dict({name: _dataset(xarray, group) for name, group in groups(result).items()})
+    tree.attrs.update(attributes(result))
     return tree
 
 
-def _attributes(result: "Result") -> dict[str, Any]:
+def groups(result: "Result") -> dict[str, Group]:
+    """The groups by name; nothing is read from disk."""
+    return {"posterior": _group(result, result.draws), "sample_stats": _group(result, result.sample_stats)}
+
+
+def attributes(result: "Result") -> dict[str, Any]:
+    """Of the whole: numbers and text."""
     return {
         "created_at": datetime.datetime.now(datetime.UTC).isoformat(),
         "creation_library": "shoal",
@@ -52,19 +69,24 @@ def _attributes(result: "Result") -> dict[str, Any]:
     }
 
 
-def _dataset(xarray: Any, result: "Result", values: Mapping[str, np.ndarray]) -> Any:
-    ticks: dict[str, Any] = {
-        "chain": np.arange(result.num_chains),
-        "draw": np.arange(result.num_draws),
+def _group(result: "Result", draws: Mapping[str, np.ndarray]) -> Group:
+    ticks = {
+        "chain": ("chain", np.arange(result.num_chains)),
+        "draw": ("draw", np.arange(result.num_draws)),
         "superchain": ("chain", np.asarray(result.superchain)),
     }
-    plain = plain_names((*names_of_axes(result.dims), *result.dims, *values))
+    plain = plain_names((*names_of_axes(result.dims), *result.dims, *draws))
     variables = {}
-    for name, array in values.items():
-        rank = array.ndim - 2
-        names = plain_axes(name, rank, result.dims, plain)
-        variables[plain[name]] = (("chain", "draw", *names), array)
-        for own, axis, length in zip(axes(name, rank, result.dims), names, array.shape[2:], strict=True):
+    for name in draws:
+        shape = shape_of(draws, name)
+        names = plain_axes(name, len(shape), result.dims, plain)
+        variables[name] = (plain[name], ("chain", "draw", *names))
+        for own, axis, length in zip(axes(name, len(shape), result.dims), names, shape, strict=True):
             given = np.asarray(result.coords.get(own, ()))
-            ticks[axis] = given if given.shape == (length,) else np.arange(length)
-    return xarray.Dataset(variables, coords=ticks, attrs={"inference_library": "shoal"})
+            ticks[axis] = axis, given if given.shape == (length,) else np.arange(length)
+    return Group(draws, variables, ticks)
+
+
+def _dataset(xarray: Any, group: Group) -> Any:
+    variables = {plain: (names, group.draws[name]) for name, (plain, names) in group.variables.items()}
+    return xarray.Dataset(variables, coords=group.coordinates, attrs={"inference_library": "shoal"})

@@ -110,5 +110,14 @@ class MemoryDraws:
         """The sample statistics so far, `[chain, draw]` each."""
         return {name: array[:, : self.committed] for name, array in self._stats.items()}
 
+    def so_far(self) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+        """Draws and sample statistics for another thread, which cannot write to them; later draws change nothing."""
+        count = self.committed  # once: draws may be added meanwhile
+        kept = (self._values, self._stats) if count else ({}, {})
+        shown = tuple({name: array[:, :count] for name, array in group.items()} for group in kept)
+        for array in (*shown[0].values(), *shown[1].values()):
+            array.flags.writeable = False
+        return shown[0], shown[1]
+
     def finish(self, result: Any) -> None:
         """Nothing to write: the result holds the draws."""

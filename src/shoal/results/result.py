@@ -13,9 +13,11 @@ from shoal.diagnostics.findings import Finding
 from shoal.diagnostics.rows import variable
 from shoal.diagnostics.verdict import judge
 from shoal.labels import labels
-from shoal.results.stored_draws import StoredDraws
+from shoal.results.stored_draws import StoredDraws, shape_of
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     import pandas
     import xarray
 
@@ -154,6 +156,33 @@ class Result:
 
         save(self, path)
 
+    def export(self, path: str | os.PathLike[str], to: str | None = None, *, overwrite: bool = False) -> "Path":
+        """Write the draws to one file that other programs read; memory for a block of draws is enough.
+
+        "netcdf" is ArviZ's schema in NetCDF-4, as of `to_datatree`: `xarray.open_datatree` and ArviZ read it. "arrow"
+        (Arrow IPC, which is Feather 2) and "parquet" are a table, for pandas, Polars and DuckDB. It has a row for every
+        draw of every chain, by draw and then by chain. The columns are `chain`, `draw` and `superchain`, one for every
+        number under its label in the summary (`beta[Texture]`), and one for every sample statistic, with two
+        underscores behind its name as in Stan's tables (`lp__`).
+
+        Args:
+            path: the file. It has its name when it is whole.
+            to: "netcdf", "arrow" or "parquet"; None to go by the name of the file: `.nc`, `.arrow`, `.feather` or
+                `.parquet`.
+            overwrite: whether to replace a file that is there.
+
+        Returns:
+            The path.
+
+        Raises:
+            ValueError: there are no draws, a file is there already, the format is not known, or it has no such numbers.
+            ModuleNotFoundError: a package is missing; the message says how to install it.
+            OSError: the file cannot be written.
+        """
+        from shoal.results.export import export
+
+        return export(self, path, to, overwrite)
+
     def labels(self, name: str) -> list[str]:
         """One label for every number of a variable, in C order.
 
@@ -174,7 +203,7 @@ class Result:
         Returns:
             The shape.
         """
-        return self.draws.shape(name) if isinstance(self.draws, StoredDraws) else self.draws[name].shape[2:]
+        return shape_of(self.draws, name)
 
     @property
     def worst_ess(self) -> float:

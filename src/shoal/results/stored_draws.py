@@ -29,7 +29,7 @@ class StoredVariable(NamedTuple):
         size = self.stored.itemsize(self.name) * int(np.prod(self.shape))
         step = max(1, first * PART_BYTES // max(1, size))
         for begin in range(0, first, step):
-            yield self.stored.read(self.name, slice(begin, begin + step))
+            yield self.stored.between(self.name, 0, self.stored.count, slice(begin, begin + step))
 
 
 class StoredDraws(Mapping[str, np.ndarray]):
@@ -52,35 +52,46 @@ class StoredDraws(Mapping[str, np.ndarray]):
         self.count = count + sum(next(iter(part.values())).shape[1] for part in self._tail)
 
     def __getitem__(self, name: str) -> np.ndarray:
-        return self.read(name, slice(None))
+        return self.between(name, 0, self.count)
 
-    def read(self, name: str, place: slice) -> np.ndarray:
-        """A variable, or a part of it.
+    def between(self, name: str, begin: int, end: int, place: slice = slice(None)) -> np.ndarray:
+        """Some draws of a variable, or of a part of it; no more are read than files hold that have some of them.
 
         Args:
             name: the variable.
-            place: along the first axis of its own; of no meaning where it has none.
+            begin: the first draw.
+            end: the draw after the last one, at most `count`.
+            place: along the first axis of the variable's own; of no meaning where it has none.
 
         Returns:
-            `[chain, draw, *shape]`.
+            `[chain, end - begin, *shape]`.
 
         Raises:
             ValueError: the files on disk are not what was written.
         """
-        part = (slice(None), slice(None), place)[: 2 + len(self.shape(name)[:1])]
-        tail = [chunk[name][part] for chunk in self._tail]
-        if not self._stored and tail:
-            return np.concatenate(tail, axis=1)
+        parts, first = [], self._stored
+        if begin < min(end, self._stored) or not self._tail:
+            parts.append(self._read(name, begin, min(end, self._stored), place))
+        for part in self._tail:
+            array = part[name]
+            low, high = max(begin - first, 0), min(end - first, array.shape[1])
+            if low < high:
+                parts.append(array[(slice(None), slice(low, high), place)[: array.ndim]])
+            first += array.shape[1]
+        if not parts:
+            return self._tail[0][name][:, :0]
+        return parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1)
+
+    def _read(self, name: str, begin: int, end: int, place: slice) -> np.ndarray:
         array = self._arrays[name]
         try:
-            values = np.asarray(array[(part[0], slice(0, self._stored), *part[2:])])
+            values = np.asarray(array[(slice(None), slice(begin, end), place)[: array.ndim]])
         except ValueError as error:
             raise ValueError(
                 f"The draws of {name!r} in '{array.store_path}' are damaged ({error}). shoal.resume of the run makes "
                 "them again, the same, where its warmup is still there."
             ) from error
-        values = values.astype(bool) if array.attrs.get("stored_dtype") == "bool" else values
-        return np.concatenate([values, *tail], axis=1) if tail else values
+        return values.astype(bool) if array.attrs.get("stored_dtype") == "bool" else values
 
     def variable(self, name: str) -> StoredVariable:
         """A variable that is read part by part.
@@ -128,3 +139,13 @@ class StoredDraws(Mapping[str, np.ndarray]):
         chains = next(iter((self._arrays or self._tail[0]).values())).shape[0] if shapes else 0
         parts = [f"{name} {(chains, self.count, *shape)}" for name, shape in shapes.items()]
         return f"StoredDraws({', '.join(parts)})"
+
+
+def shape_of(draws: Mapping[str, np.ndarray], name: str) -> tuple[int, ...]:
+    """The shape of a variable, chain and draw not counted; nothing is read from disk."""
+    return draws.shape(name) if isinstance(draws, StoredDraws) else tuple(draws[name].shape[2:])
+
+
+def between(draws: Mapping[str, np.ndarray], name: str, begin: int, end: int) -> np.ndarray:
+    """The draws of a variable from one number to before another, `[chain, end - begin, *shape]`; no others are read."""
+    return draws.between(name, begin, end) if isinstance(draws, StoredDraws) else draws[name][:, begin:end]

@@ -55,6 +55,7 @@ class Stages:
         earlier_seconds: that stages took which an earlier process has played.
         tuning: that the last draws were made with, on the device; None before the first.
         ledger: of the stages that have been played.
+        clock: seconds since some time, pauses not counted.
     """
 
     def __init__(
@@ -90,6 +91,7 @@ class Stages:
         self.compile_seconds = self.earlier_seconds = 0.0
         self.tuning: Any = None
         self.ledger: Ledger = NoLedger()
+        self.clock = time.perf_counter
         self._number = 0
         self._left: Whereabouts | None = None  # by chains that others now stand in for
         self._given_up: set[int] = set()  # starts from which some scout was
@@ -251,7 +253,7 @@ class Stages:
         self._number += 1
         if (played := self.ledger.recall(self._number, asked)) is not None:
             return self._again(played, program, tuning, draws)
-        began = time.perf_counter() - self.compile_seconds
+        began = self.clock() - self.compile_seconds
         run, structure = self.ready(kernel, tuning), jax.tree.structure(tuning)
         with self._compiling(("enter", self.placement.layout, adaptation, structure)):
             run = enter(program, run, self.placement, draws, learning)
@@ -273,7 +275,7 @@ class Stages:
         settled = frozen(program, run, self.placement)
         self.run = run
         trail = Trail(**{name: np.concatenate([part[name] for part in kept]) for name in kept[0]})
-        seconds = time.perf_counter() - self.compile_seconds - began
+        seconds = self.clock() - self.compile_seconds - began
         left = on_host(run.ensemble, self.placement)
         self.ledger.record(
             self._number, asked, lambda: Played(trail, left, settled, int(run.step), self.gradients, seconds)
