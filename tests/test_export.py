@@ -72,7 +72,7 @@ def going(path, made, stored=12, journal=9):
     """A run under way, or one that was killed: some draws are in the arrays, some in the journal, room is for more."""
     (path / "checkpoints").mkdir(parents=True)
     disk, begin = ZarrDraws(path, DRAWS, HEADER), 0
-    for count, state in ((stored, None), (journal, lambda: Archive({}, {"whole": True}))):
+    for count, state in ((stored, None), (journal, Archive({}, {"whole": True}))):
         part = slice(begin, begin + count)
         cut = [{name: array[:, part] for name, array in group.items()} for group in (made.draws, made.sample_stats)]
         disk.append(*cut, state)
