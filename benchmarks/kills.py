@@ -4,7 +4,8 @@
 
 For every sampler a run that is left alone comes first. Then the same run is begun in another directory, by a process
 that gets SIGKILL after a random time, and the same command begins again, until it ends by itself: the kills fall into
-imports, compiling, warmup, sampling, writing and resuming. What it leaves is compared with what the first run left:
+imports, compiling, warmup, sampling, writing and resuming. All processes keep their compiled programs in one folder,
+which is new for every sampler. What it leaves is compared with what the first run left:
 draws, sample statistics, tuning, gradients, the record of the warmup, findings and the summary.
 """
 
@@ -35,7 +36,12 @@ shoal.sample(model, sampler="{sampler}", out=sys.argv[1], progress_bar=False, **
 
 def begin(code: str, out: Path) -> subprocess.Popen[bytes]:
     """The run in a process of its own."""
-    return subprocess.Popen([sys.executable, "-c", code, str(out)], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    return subprocess.Popen(
+        [sys.executable, "-c", code, str(out)],
+        env={**os.environ, "SHOAL_COMPILE_CACHE": str(out.parent / "programs")},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+    )
 
 
 def phase(out: Path) -> str:
@@ -109,7 +115,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         for sampler in arguments.samplers:
             code = CODE.format(target=arguments.target, sampler=sampler, draws=arguments.draws)
-            alone, out, killed = Path(folder) / sampler, Path(folder) / "killed", 0
+            place, killed = Path(folder) / sampler, 0
+            alone, out = place / "alone", place / "killed"
             began = time.perf_counter()
             if begin(code, alone).wait():
                 raise SystemExit(f"{sampler}: the run that was left alone failed")

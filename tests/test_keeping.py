@@ -12,6 +12,7 @@ pytest.importorskip("zarr")
 import shoal
 from shoal.diagnostics.mixing import mixing
 from shoal.diagnostics.rows import blocks, variable
+from shoal.diagnostics.unkept import unkept
 from shoal.diagnostics.verdict import judge
 from shoal.results import stored_draws
 from shoal.results.background import MOST_WAITING, BackgroundDraws
@@ -241,3 +242,37 @@ def test_whether_a_variable_is_there_reads_nothing(tmp_path, monkeypatch):
     assert "z" not in draws.draws
     with pytest.raises(KeyError):
         draws.draws.shape("z")
+
+
+# What is not kept
+
+
+def test_a_run_has_not_converged_where_what_is_not_kept_has_not(tmp_path):
+    def log_density(p):
+        return -0.5 * jnp.sum(p["x"] ** 2) - 0.5 * p["slow"] ** 2 / 100.0**2
+
+    model = shoal.Model(params={"x": shoal.real(2), "slow": shoal.real()}, log_density=log_density)
+    asked = {"num_samples": 100, "num_chains": 64, "keep": "x", "sampler": shoal.HMC(step_size=1.0, num_steps=2)}
+    for out in (None, tmp_path / "run"):
+        result = sample(model, out=out, **asked)
+        said = [finding for finding in result.findings if finding.blocking]
+        assert [finding.kind for finding in said] == ["unkept"]
+        assert said[0].where == "slow"
+        assert not result.converged
+    assert not shoal.load(tmp_path / "run").converged
+    assert sample(model, **{**asked, "keep": ["x", "slow"]}).findings != ()
+
+
+def test_a_healthy_run_that_keeps_some_converges(model):
+    result = sample(model, num_samples=200, num_chains=64, keep="y", sampler=shoal.HMC(step_size=0.8, num_steps=3))
+    assert result.converged, result.findings
+
+
+def test_few_effective_draws_of_what_is_not_kept():
+    r_hat, ess = np.array([1.0, np.nan, 1.009]), np.array([1e4, np.nan, 399.0])
+    assert not list(unkept(["a", "b", "c"], r_hat, np.array([1e4, np.nan, 400.0])))
+    (found,) = unkept(["a", "b", "c"], r_hat, ess)
+    assert (found.where, found.number, found.blocking) == ("c", 399.0, True)
+    (found,) = unkept(["a", "b", "c"], np.array([1.0, np.inf, 1.2]), ess)
+    assert found.where == "b"
+    assert not list(unkept([], np.empty(0), np.empty(0)))

@@ -2,7 +2,7 @@
 
 import time
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import equinox as eqx
 
@@ -19,8 +19,9 @@ from shoal.results.zarr_draws import ZarrDraws
 from shoal.run import compile_phase, drive, enter
 from shoal.session import Phase, Session
 from shoal.warming import warmed
+from shoal.watching.record import Told
 
-type Known = tuple[int, tuple[int, int]]
+type Known = tuple[int, Told | None]
 
 
 def sampled(session: Session, settings: dict[str, Any]) -> Result:
@@ -45,17 +46,17 @@ def sampled(session: Session, settings: dict[str, Any]) -> Result:
     compiled = session.seconds + warm.compile_seconds + time.perf_counter() - began
     notes = (*session.starts.findings, *warm.findings)
     session.expose(SoFar(draws, tuning, Timing(compiled, warm.seconds), warm.gradients, notes))
-    seconds, gradients, interrupted, failed = _drawn(session, phase, draws)
+    drawn = _drawn(session, phase, draws)
     recovered = () if session.folder is None else tuple(session.folder.notes)
     result = Result(
         draws=draws.draws,
         sample_stats=draws.sample_stats,
         **vars(header),
-        timing=Timing(compiled, warm.seconds, seconds),
-        gradients=Gradients(warm.gradients, *gradients),
+        timing=Timing(compiled, warm.seconds, drawn.seconds),
+        gradients=Gradients(warm.gradients, *drawn.gradients),
         tuning=tuning,
-        interrupted=interrupted,
-        notes=(*notes, *recovered, *failed),
+        interrupted=drawn.interrupted,
+        notes=(*notes, *recovered, *drawn.findings),
     )
     try:
         draws.finish(result)
@@ -96,19 +97,32 @@ def _opened(session: Session, header: Header, phase: Phase) -> tuple[MemoryDraws
     return draws, phase
 
 
-def _drawn(
-    session: Session, phase: Phase, draws: MemoryDraws | ZarrDraws
-) -> tuple[float, tuple[int, int], bool, tuple[Finding, ...]]:
-    """Seconds, gradients used and paid, whether it ended early, and why, where nobody asked for that."""
+class Drawn(NamedTuple):
+    """How sampling went.
+
+    Attributes:
+        seconds: that it took, in all processes.
+        gradients: evaluations for the draws that there are, used and paid.
+        interrupted: whether there are fewer than were asked for.
+        findings: why, where nobody asked for that, and what the draws do not tell.
+    """
+
+    seconds: float
+    gradients: tuple[int, int]
+    interrupted: bool
+    findings: tuple[Finding, ...]
+
+
+def _drawn(session: Session, phase: Phase, draws: MemoryDraws | ZarrDraws) -> Drawn:
+    """Make the draws that are missing."""
     run, done, seconds = phase
     sampling, capacity = session.sampling
     length, thinning = session.request.num_samples, session.request.thinning
-    before = session.told("sampling", sampling, run, done, length, seconds).evaluations if done else (0, 0)
-    # Of the chunks that may not be written yet, and of the last one that is: after how many draws that are kept,
-    # evaluations so far.
-    known = [(done // thinning, before)]
+    told = session.told("sampling", sampling, run, done, length, seconds) if done else None
+    # Of the last chunk that is written, and of those that may not be yet: draws that are kept so far, what is told.
+    known: list[Known] = [(done // thinning, told)]
     began, sink = session.stop.clock(), BackgroundDraws(draws)
-    failed: tuple[Finding, ...] = ()
+    ending: tuple[Finding, ...] = ()
     try:
         try:
             for chunk in drive(sampling, run, session.placement, length, capacity, done):
@@ -118,11 +132,11 @@ def _drawn(
                 told = session.told("sampling", sampling, chunk.run, done, length, seconds)
                 if stats["lp"].shape[1]:
                     sink.append(values, stats, session.archive(chunk.run, done, seconds))
-                    known = [*_from(known, sink.committed), (done // thinning, told.evaluations)]
+                    known = [*_from(known, sink.committed), (done // thinning, told)]
                     session.stop.something = True
                 session.tell(told, values)
                 if done < length and session.stop.after_rest():
-                    failed = (ended(done, length),) if session.stop.signal is None else ()
+                    ending = (ended(done, length),) if session.stop.signal is None else ()
                     break
         finally:
             sink.settle()
@@ -131,9 +145,11 @@ def _drawn(
             raise
         if not isinstance(error, KeyboardInterrupt):
             written = draws.committed * thinning
-            failed = (cut_short(error, written, done, length, session.folder is not None),)
+            ending = (cut_short(error, written, done, length, session.folder is not None),)
     seconds = phase.seconds + session.stop.clock() - began
-    return seconds, _from(known, draws.committed)[0][1], draws.committed * thinning < length, failed
+    told = _from(known, draws.committed)[0][1]
+    gradients, unkept = ((0, 0), ()) if told is None else (told.evaluations, session.unkept(told))
+    return Drawn(seconds, gradients, draws.committed * thinning < length, (*ending, *unkept))
 
 
 def _from(known: list[Known], committed: int) -> list[Known]:

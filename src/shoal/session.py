@@ -12,6 +12,8 @@ import numpy as np
 import shoal
 from shoal import compiling
 from shoal.adaptation import Fixed
+from shoal.diagnostics.findings import Finding
+from shoal.diagnostics.unkept import unkept
 from shoal.durable.folder import Checkpoint, RunFolder
 from shoal.durable.identity import log_density_differs, other_run
 from shoal.mesh import Placement
@@ -30,7 +32,7 @@ from shoal.starts import Starts
 from shoal.statistics import Health, Moments
 from shoal.stopping import Stop
 from shoal.target import Target
-from shoal.watching.record import Told, worst
+from shoal.watching.record import LOG_DENSITY, Told, quantities, worst
 from shoal.watching.watch import Watch
 
 # The most that the device keeps of the draws before they go to the host, in bytes and in draws of a chain; with very
@@ -181,6 +183,19 @@ class Session:
         """
         self.show(told.chunk)
         self.watch(told, values or {})
+
+    def unkept(self, told: Told) -> tuple[Finding, ...]:
+        """What there is to say of coordinates whose draws are not kept.
+
+        Args:
+            told: of all the draws.
+        """
+        names, kept, spread = quantities(self.model), self.request.keep, told.spread
+        without = [number for number, name in enumerate(names) if name.variable not in (*(kept or ()), LOG_DENSITY)]
+        if kept is None or spread is None or not without:
+            return ()
+        labels = [names[number].label for number in without]
+        return tuple(unkept(labels, spread["r_hat_nested"][without], spread["ess"][without]))
 
     def header(self, settings: dict[str, Any], warmup: dict[str, Any]) -> Header:
         return Header(

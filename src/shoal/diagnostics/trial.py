@@ -138,7 +138,7 @@ class Variable:
     def _ess(self, numbers: Mixing, bad: np.ndarray) -> Finding:
         worst = int(np.argmin(np.where(bad, np.nan_to_num(numbers.ess, nan=0.0), np.inf)))
         value = float(numbers.ess[worst])
-        wanted = math.ceil(1.25 * self.draws * MIN_ESS / max(value, 1.0) / 10) * 10
+        longer = 1.25 * MIN_ESS / max(value, 1.0)
         others = self._more(bad, "So has", "So have")
         return Finding(
             kind="ess",
@@ -148,5 +148,5 @@ class Variable:
             words=f"{self.names[worst]} has {value:,.0f} effective draws (at least {MIN_ESS} are asked for).{others}",
             remedy="Look first at the chains that stand apart: without them there may be enough."
             if self.troubled
-            else f"Draw more: num_samples={wanted:,} should do.",
+            else f"Draw more: {longer:.2g} times as many (num_samples) should do.",
         )
