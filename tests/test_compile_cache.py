@@ -136,6 +136,56 @@ def test_the_usual_place_is_the_users_own(monkeypatch, tmp_path):
     assert place().folder.parent == tmp_path / "shoal" / "programs"
 
 
+@pytest.mark.parametrize("error", [PermissionError("no"), RuntimeError("Could not determine home directory.")])
+def test_a_home_that_is_not_known_stops_nothing(monkeypatch, error):
+    import platformdirs
+
+    def fail(name):
+        raise error
+
+    monkeypatch.setenv(VARIABLE, "on")
+    monkeypatch.setattr(platformdirs, "user_cache_path", fail)
+    with kept_programs():
+        assert jax.config.jax_compilation_cache_dir is None
+    assert place() == (None, f"not kept: {error}")
+
+
+def test_a_folder_that_others_may_write_to_is_not_trusted(folder):
+    folder.mkdir(parents=True)
+    folder.chmod(0o777)
+    with kept_programs():
+        assert jax.config.jax_compilation_cache_dir is None
+    assert "others may write" in place().words
+
+
+def test_a_disk_with_no_room_keeps_nothing(folder, monkeypatch):
+    monkeypatch.setattr(compile_cache, "LEAST_ROOM", 2**62)
+    with kept_programs():
+        assert jax.config.jax_compilation_cache_dir is None
+
+
+def test_what_is_set_meanwhile_stays(folder, tmp_path):
+    try:
+        with kept_programs():
+            jax.config.update("jax_compilation_cache_dir", str(tmp_path / "theirs"))
+        assert jax.config.jax_compilation_cache_dir == str(tmp_path / "theirs")
+        assert jax.config.jax_compilation_cache_max_size == -1
+    finally:
+        jax.config.update("jax_compilation_cache_dir", None)
+
+
+def test_a_passing_failure_is_no_verdict(folder, monkeypatch):
+    def fail(descriptor):
+        raise OSError("too many open files")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "dup", fail)
+        with kept_programs():
+            assert jax.config.jax_compilation_cache_dir is None
+    with kept_programs():
+        assert jax.config.jax_compilation_cache_dir == str(folder)
+
+
 def test_a_folder_that_cannot_be_made_stops_nothing(monkeypatch, tmp_path):
     (tmp_path / "file").write_text("")
     monkeypatch.setenv(VARIABLE, str(tmp_path / "file"))
@@ -192,7 +242,7 @@ def test_a_processor_whose_programs_xla_rejects_keeps_none(folder, monkeypatch):
     monkeypatch.setattr(serialize_executable, "deserialize_and_load", complain)
     with kept_programs():
         assert jax.config.jax_compilation_cache_dir is None
-    assert place() == (None, f"not kept: {(folder / 'rejected').read_text()}")
+    assert place() == (None, f"not kept: {(folder / 'verdict').read_text()}")
     assert "44565" in place().words
 
 

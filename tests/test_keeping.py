@@ -1,5 +1,7 @@
 """What is kept of the draws, by a thread that holds sampling up where disks are slow, and looked at part by part."""
 
+import contextlib
+import signal
 import threading
 import time
 
@@ -18,6 +20,8 @@ from shoal.results import stored_draws
 from shoal.results.background import MOST_WAITING, BackgroundDraws
 from shoal.results.draws import Header, MemoryDraws
 from shoal.results.zarr_draws import ZarrDraws
+from shoal.session import Session
+from shoal.watching.status import status_of
 
 BY_HAND = shoal.HMC(step_size=0.4, num_steps=3)
 
@@ -84,13 +88,12 @@ def test_a_thinned_run_is_made_longer(model, every, short_chunks, tmp_path):
 
 
 def test_a_thinned_run_that_was_cut_goes_on(model, every, short_chunks, monkeypatch, tmp_path):
-    append, left = ZarrDraws.append, [3]
+    append = ZarrDraws.append
 
-    def fail(self, *chunk):
-        left[0] -= 1
-        if left[0] < 0:
+    def fail(self, values, *rest):
+        if self.committed == 3 and values["x"].shape[1]:
             raise OSError("the disk is gone")
-        append(self, *chunk)
+        append(self, values, *rest)
 
     with monkeypatch.context() as patch:
         patch.setattr(ZarrDraws, "append", fail)
@@ -196,10 +199,14 @@ def test_a_chunk_does_not_hold_the_buffer_that_it_is_a_part_of(monkeypatch):
     kept, draws = [], MemoryDraws(60, header(4))
     monkeypatch.setattr(MemoryDraws, "append", lambda self, values, *rest: kept.append(values["x"]))
     sink, buffer = BackgroundDraws(draws), np.zeros((1000, 4))
-    sink.append({"x": buffer[:3].swapaxes(0, 1)}, {"lp": buffer[:3].swapaxes(0, 1)}, None)
+    for count in (1, 3):
+        part = buffer[:count].swapaxes(0, 1)
+        sink.append({"x": part}, {"lp": part}, None)
     sink.settle()
-    assert kept[0].base is None
-    assert kept[0].shape == (4, 3)
+    for count, array in zip((1, 3), kept, strict=True):
+        assert not np.shares_memory(array, buffer)
+        assert array.shape == (4, count)
+        assert array.flags.c_contiguous
 
 
 # Variables that are larger than memory
@@ -269,10 +276,93 @@ def test_a_healthy_run_that_keeps_some_converges(model):
 
 
 def test_few_effective_draws_of_what_is_not_kept():
+    names, sd = ["a", "b", "c"], np.array([1.0, 0.0, 1.0])
     r_hat, ess = np.array([1.0, np.nan, 1.009]), np.array([1e4, np.nan, 399.0])
-    assert not list(unkept(["a", "b", "c"], r_hat, np.array([1e4, np.nan, 400.0])))
-    (found,) = unkept(["a", "b", "c"], r_hat, ess)
+    assert not list(unkept(names, sd, r_hat, np.array([1e4, np.nan, 400.0])))
+    (found,) = unkept(names, sd, r_hat, ess)
     assert (found.where, found.number, found.blocking) == ("c", 399.0, True)
-    (found,) = unkept(["a", "b", "c"], np.array([1.0, np.inf, 1.2]), ess)
+    (found,) = unkept(names, sd, np.array([1.0, np.inf, 1.2]), ess)
     assert found.where == "b"
-    assert not list(unkept([], np.empty(0), np.empty(0)))
+    (found,) = unkept(names, np.array([1.0, np.nan, 1.0]), r_hat, ess)
+    assert (found.where, found.blocking) == ("b", True)
+    assert not list(unkept([], np.empty(0), np.empty(0), np.empty(0)))
+
+
+def test_a_run_that_was_cut_does_not_say_that_what_is_not_kept_has_converged(
+    model, short_chunks, tmp_path, monkeypatch
+):
+    flush = ZarrDraws.flush
+    monkeypatch.setattr(ZarrDraws, "finish", lambda self, result: flush(self))
+    sample(model, keep=["y"], num_samples=60, out=tmp_path / "run")
+    assert [finding.kind for finding in shoal.load(tmp_path / "run").notes] == ["unkept"]
+    assert not shoal.load(tmp_path / "run").converged
+
+
+def test_a_run_that_is_looked_at_does_not_say_so(model):
+    run = shoal.start(model, num_chains=16, num_samples=10**8, sampler=BY_HAND, keep=["y"])
+    while run.progress().phase != "sampling":
+        time.sleep(0.01)
+    run.pause()
+    assert [finding.kind for finding in run.inspect().notes] == ["unkept"]
+    # What has been made is there when the run stands still.
+    assert run.inspect().num_draws == run.progress().done
+    run.stop()
+    assert run.wait().num_draws
+
+
+# Little that is kept
+
+
+def test_a_run_goes_on_from_between_two_draws_that_are_kept(model, short_chunks, tmp_path, monkeypatch):
+    begun, gone_on = [], Session.gone_on
+    monkeypatch.setattr(
+        Session, "gone_on", lambda self, run, kept: (begun.append(kept.facts["done"]), gone_on(self, run, kept))[1]
+    )
+
+    def show(chunk):
+        if chunk.phase == "sampling" and chunk.done == 7:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("shoal.sampling.progress", lambda wanted: contextlib.nullcontext(show))
+        with pytest.raises(KeyboardInterrupt):
+            sample(model, thinning=30, out=tmp_path / "run")
+    assert not begun
+    whole = sample(model, thinning=30, out=tmp_path / "run")
+    assert begun == [7]
+    same_every(whole, sample(model), 30)
+
+
+def test_time_that_is_up_before_the_first_draw_that_is_kept(model, tmp_path):
+    asked = {"num_samples": 10**8, "thinning": 10**8, "max_seconds": 1.5}
+    for out in (None, tmp_path / "run"):
+        with pytest.raises(TimeoutError, match="before the first draw"):
+            sample(model, out=out, **asked)
+
+
+def test_a_second_ctrl_c_while_the_last_chunks_are_written(monkeypatch):
+    """One that waits is not written; the one that is, is, and then nobody writes."""
+    draws, append, begun = MemoryDraws(60, header(4)), MemoryDraws.append, threading.Event()
+
+    def slowly(self, *chunk):
+        begun.set()
+        time.sleep(0.3)
+        append(self, *chunk)
+
+    monkeypatch.setattr(MemoryDraws, "append", slowly)
+    sink = BackgroundDraws(draws)
+    sink.append(*chunk(1), None)
+    assert begun.wait(10)
+    sink.append(*chunk(2), None)
+    main = threading.get_ident()
+    threading.Timer(0.1, lambda: signal.pthread_kill(main, signal.SIGINT)).start()
+    with pytest.raises(KeyboardInterrupt):
+        sink.settle()
+    assert draws.committed == 3
+    assert not sink.is_writing
+
+
+def test_status_counts_the_draws_that_are_made(model, tmp_path):
+    sample(model, thinning=5, out=tmp_path / "run")
+    seen = status_of(tmp_path / "run")
+    assert (seen.draws, seen.asked) == (30, 30)

@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import time
 
 import jax
 import jax.numpy as jnp
@@ -14,6 +15,7 @@ import shoal
 from numpyro_models import documented, names
 from shoal.report import write
 from shoal.results.archive import write_archive
+from shoal.results.background import BackgroundDraws
 from shoal.results.zarr_draws import ZarrDraws
 from shoal.samplers.auto import Auto
 from shoal.warmup.stages import Stages
@@ -201,9 +203,18 @@ def whole():
 
 @pytest.fixture
 def after_five(monkeypatch):
-    """Single draws in a chunk, and something that happens when five draws of every chain are kept."""
+    """Single draws in a chunk, each written before the next is made, and something that happens after five of them."""
+    append = BackgroundDraws.append
+
+    def append_and_wait(self, *chunk):
+        before = self.committed
+        append(self, *chunk)
+        while self.committed == before and self._failure is None:
+            time.sleep(0.001)
 
     def prepare(happens):
+        monkeypatch.setattr(BackgroundDraws, "append", append_and_wait)
+
         @contextlib.contextmanager
         def watched(show):
             yield lambda chunk: happens() if chunk.phase == "sampling" and chunk.done == 5 else None

@@ -8,19 +8,24 @@ import fcntl
 import hashlib
 import os
 import platform
+import shutil
 import tempfile
 import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-# A folder, or "off".
+# A folder, or a word.
 VARIABLE = "SHOAL_COMPILE_CACHE"
-OFF = ("off", "0", "no", "false")
+OFF, ON = ("off", "0", "no", "false"), ("", "on", "1", "yes", "true")
 # The programs of a run of `breast_cancer` are 0.9 MB. Those that were used longest ago go first.
 MOST_BYTES = 2**30
+# With less room on the disk nothing is kept: JAX never mends a program that a full disk has cut off.
+LEAST_ROOM = 2**27
 # XLA's words for a program that it takes for one of another processor, and compiles again: on some processors that is
 # every program (openxla/xla issue 44565).
+# What it had against them on this machine, in words; empty where it had nothing.
+VERDICT = "verdict"
 REJECTED = ("Machine type used for XLA:CPU compilation", "is not supported on the host machine")
 
 _lock = threading.Lock()
@@ -41,10 +46,11 @@ class Place(NamedTuple):
 
 
 class _Opened(NamedTuple):
-    """What is to be undone: the marker of this process in the folder, and JAX's settings as they were."""
+    """What is to be undone: the marker of this process in the folder, and JAX's settings, as they are and were."""
 
     marker: Path
     descriptor: int
+    settings: dict[str, Any]
     before: dict[str, Any]
 
 
@@ -63,10 +69,17 @@ def place() -> Place:
         import platformdirs
     except ImportError as error:
         return Place(None, f"not kept: the package {error.name} is missing")
-    folder = Path(wanted).expanduser() if wanted else platformdirs.user_cache_path("shoal") / "programs"
-    folder = folder.absolute() / _machine()
-    verdict = folder / "rejected"
-    return Place(None, f"not kept: {verdict.read_text()}") if verdict.exists() else Place(folder, f"in {folder}")
+    try:
+        usual = wanted.lower() in ON
+        folder = platformdirs.user_cache_path("shoal") / "programs" if usual else Path(wanted).expanduser()
+        folder = folder.absolute() / _machine()
+        if (folder / VERDICT).exists() and (words := (folder / VERDICT).read_text()):
+            return Place(None, f"not kept: {words}")
+        if folder.exists() and _others_may_write(folder):
+            return Place(None, f"not kept: others may write to {folder}")
+    except (OSError, RuntimeError) as error:  # a home that is not known, or cannot be looked into
+        return Place(None, f"not kept: {error}")
+    return Place(folder, f"in {folder}")
 
 
 @contextlib.contextmanager
@@ -99,15 +112,15 @@ def _open() -> _Opened | None:
     if folder is None:
         return None
     try:
-        # Whoever can write here can have this process run anything.
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        if words := _rejects(folder):
-            (folder / "rejected").write_text(words)
+        if shutil.disk_usage(folder).free < LEAST_ROOM or _rejects(folder):
             return None
-        _clear_unfinished(folder)
-        descriptor, name = tempfile.mkstemp(prefix="open-", dir=folder)
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-    except OSError:
+        with (folder / "lock").open("w") as turn:
+            fcntl.flock(turn, fcntl.LOCK_EX)
+            _clear_unfinished(folder)
+            descriptor, name = tempfile.mkstemp(prefix="open-", dir=folder)
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+    except Exception:
         return None
     settings = {
         "jax_compilation_cache_dir": str(folder),
@@ -115,11 +128,15 @@ def _open() -> _Opened | None:
         "jax_persistent_cache_min_compile_time_secs": 0.0,
         "jax_persistent_cache_min_entry_size_bytes": -1,
     }
-    return _Opened(Path(name), descriptor, _configure(settings))
+    return _Opened(Path(name), descriptor, settings, _configure(settings))
 
 
 def _close(opened: _Opened) -> None:
-    _configure(opened.before)
+    import jax
+
+    # What somebody has set meanwhile stays.
+    own = {name for name, value in opened.settings.items() if getattr(jax.config, name) == value}
+    _configure({name: value for name, value in opened.before.items() if name in own})
     with contextlib.suppress(OSError):
         opened.marker.unlink()
     os.close(opened.descriptor)
@@ -164,24 +181,31 @@ def _clear_unfinished(folder: Path) -> None:
             marker.unlink()
 
 
-def _rejects(folder: Path) -> str:
-    """What XLA has against its own programs on this machine; asked once, when the folder is new."""
+def _others_may_write(folder: Path) -> bool:
+    """Whether somebody else can put a program there, which this process would run."""
+    found = folder.stat()
+    return found.st_uid != os.geteuid() or bool(found.st_mode & 0o022)
+
+
+def _rejects(folder: Path) -> bool:
+    """Whether XLA refuses to read its own programs on this machine; asked once, and written down."""
     import jax
     import jax.numpy as jnp
     from jax.experimental import serialize_executable
 
-    if jax.default_backend() != "cpu" or any(folder.iterdir()):
-        return ""
-    try:
-        program = jax.jit(lambda x: 2.0 * x + 1.0).lower(jnp.zeros(8)).compile()
-        payload = serialize_executable.serialize(program)
-        with _standard_error() as said:
+    if jax.default_backend() != "cpu" or (folder / VERDICT).exists():
+        return False
+    program = jax.jit(lambda x: 2.0 * x + 1.0).lower(jnp.zeros(8)).compile()
+    payload, words = serialize_executable.serialize(program), ""
+    with _standard_error() as said:
+        try:
             serialize_executable.deserialize_and_load(*payload)
-    except Exception as error:
-        return f"XLA cannot read its own programs here ({type(error).__name__})"
-    if any(words in "".join(said) for words in REJECTED):
-        return "XLA compiles programs of this processor again when it reads them (openxla/xla issue 44565)"
-    return ""
+        except Exception as error:
+            words = f"XLA cannot read its own programs here ({type(error).__name__})"
+    if any(word in "".join(said) for word in REJECTED):
+        words = "XLA compiles programs of this processor again when it reads them (openxla/xla issue 44565)"
+    (folder / VERDICT).write_text(words)
+    return bool(words)
 
 
 @contextlib.contextmanager

@@ -130,18 +130,23 @@ def _drawn(session: Session, phase: Phase, draws: MemoryDraws | ZarrDraws) -> Dr
                 values, stats = session.on_host(chunk)
                 seconds = phase.seconds + session.stop.clock() - began
                 told = session.told("sampling", sampling, chunk.run, done, length, seconds)
+                # Of a chunk without a draw that is kept, too: the run goes on from there.
+                sink.append(values, stats, session.archive(chunk.run, done, seconds))
                 if stats["lp"].shape[1]:
-                    sink.append(values, stats, session.archive(chunk.run, done, seconds))
                     known = [*_from(known, sink.committed), (done // thinning, told)]
                     session.stop.something = True
                 session.tell(told, values)
+                if session.stop.pause.wanted:
+                    sink.drain()
                 if done < length and session.stop.after_rest():
                     ending = (ended(done, length),) if session.stop.signal is None else ()
                     break
         finally:
             sink.settle()
-    except (KeyboardInterrupt, Exception) as error:
         if not draws.committed:
+            session.stop.check()
+    except (KeyboardInterrupt, Exception) as error:
+        if not draws.committed or sink.is_writing:
             raise
         if not isinstance(error, KeyboardInterrupt):
             written = draws.committed * thinning

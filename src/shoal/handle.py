@@ -329,10 +329,10 @@ class Handle:
         except BaseException as error:
             self._error = error
         finally:
-            self._so_far = None
             if self._error is not None and not self._was_stopped and not self._waiting:
                 _say(f"A run has failed with {type(self._error).__name__}: {self._error} (run.wait() raises it.)")
             self._ended.set()
+            self._so_far = None
             self._stop.pause.over()
             _GOING_ON.discard(self)
 

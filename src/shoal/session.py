@@ -195,7 +195,7 @@ class Session:
         if kept is None or spread is None or not without:
             return ()
         labels = [names[number].label for number in without]
-        return tuple(unkept(labels, spread["r_hat_nested"][without], spread["ess"][without]))
+        return tuple(unkept(labels, *(spread[name][without] for name in ("sd", "r_hat_nested", "ess"))))
 
     def header(self, settings: dict[str, Any], warmup: dict[str, Any]) -> Header:
         return Header(

@@ -126,7 +126,7 @@ class Stop:
             raise KeyboardInterrupt
         if self.out_of_time:
             raise TimeoutError(
-                f"max_seconds={self._max_seconds:g} passed in the warmup, before the first draw. With out= the same "
+                f"max_seconds={self._max_seconds:g} passed before the first draw. With out= the same "
                 "call goes on from there; otherwise allow more time."
             )
 

@@ -1,4 +1,4 @@
-"""The command line: `shoal doctor`, `examples`, `sample`, `resume`, `summary`, `report`, `export`."""
+"""The command line: `shoal doctor`, `examples`, `sample`, `resume`, `status`, `summary`, `report`, `export`."""
 
 from collections.abc import Sequence
 

@@ -8,33 +8,47 @@ from shoal.diagnostics.findings import Finding
 from shoal.diagnostics.trial import MAX_R_HAT, MIN_ESS
 
 
-def unkept(labels: Sequence[str], r_hat: np.ndarray, ess: np.ndarray) -> Iterator[Finding]:
-    """Findings that block: a run has not converged where what it does not keep has not.
+def unkept(labels: Sequence[str], sd: np.ndarray, r_hat: np.ndarray, ess: np.ndarray) -> Iterator[Finding]:
+    """A finding that blocks: a run has not converged where what it does not keep has not.
 
     Args:
         labels: of the coordinates.
-        r_hat: of each nested R-hat, NaN where it is not known.
+        sd: of each the standard deviation, not finite where draws are not.
+        r_hat: nested R-hat, NaN where it is not known.
         ess: effective draws of the mean, NaN where they are not known.
     """
-    if not np.nan_to_num(r_hat, nan=0.0).max(initial=0.0) <= MAX_R_HAT:
-        worst = int(np.nanargmax(r_hat))
-        yield Finding(
-            kind="unkept",
-            where=labels[worst],
-            number=float(r_hat[worst]),
-            threshold=MAX_R_HAT,
-            words=f"{labels[worst]}, whose draws are not kept, has a nested R-hat of {r_hat[worst]:.3f} (at most "
-            f"{MAX_R_HAT} is asked for): what is kept depends on it.",
-            remedy="Draw more (num_samples), or keep it, too: its draws tell more.",
-        )
-    elif not np.nan_to_num(ess, nan=np.inf).min(initial=np.inf) >= MIN_ESS:
-        worst = int(np.nanargmin(ess))
-        yield Finding(
-            kind="unkept",
-            where=labels[worst],
-            number=float(ess[worst]),
-            threshold=MIN_ESS,
-            words=f"{labels[worst]}, whose draws are not kept, has {ess[worst]:,.0f} effective draws (at least "
-            f"{MIN_ESS} are asked for): what is kept depends on it.",
-            remedy="Draw more (num_samples), or keep it, too: its draws tell more.",
-        )
+    worst_r_hat, least = (
+        np.nan_to_num(r_hat, nan=0.0).max(initial=0.0),
+        np.nan_to_num(ess, nan=np.inf).min(initial=np.inf),
+    )
+    if not np.isfinite(sd).all():
+        worst = int(np.flatnonzero(~np.isfinite(sd))[0])
+        yield _finding(labels[worst], sd[worst], None, "has draws that are NaN or infinite")
+    elif worst_r_hat > MAX_R_HAT:
+        said = f"has a nested R-hat of {worst_r_hat:.3f} (at most {MAX_R_HAT} is asked for)"
+        yield _finding(labels[int(np.nanargmax(r_hat))], worst_r_hat, MAX_R_HAT, said)
+    elif least < MIN_ESS:
+        said = f"has {least:,.0f} effective draws (at least {MIN_ESS} are asked for)"
+        yield _finding(labels[int(np.nanargmin(ess))], least, MIN_ESS, said)
+
+
+def _finding(label: str, number: float, threshold: float | None, said: str) -> Finding:
+    return Finding(
+        kind="unkept",
+        where=label,
+        number=number,
+        threshold=threshold,
+        words=f"{label}, whose draws are not kept, {said}: what is kept depends on it.",
+        remedy="Draw more (num_samples), or keep it, too: its draws tell more.",
+    )
+
+
+def not_judged_yet() -> Finding:
+    """What is said before the end of a run that does not keep all coordinates: it blocks."""
+    return Finding(
+        kind="unkept",
+        where="keep",
+        number=float("nan"),
+        words="Some quantities are not kept (keep=), and whether they have converged is said at the end of a run.",
+        remedy="Wait for its end, or let shoal.resume go on with it.",
+    )

@@ -1,5 +1,6 @@
 """Draws are written by a thread of their own, while the next chunk is computed."""
 
+import contextlib
 import queue
 import threading
 from collections.abc import Mapping
@@ -28,6 +29,7 @@ class BackgroundDraws:
         self._draws = draws
         self._queue: queue.Queue[tuple[Any, Any, Archive | None] | None] = queue.Queue(MOST_WAITING)
         self._failure: BaseException | None = None
+        self._abandoned = False
         self._thread = threading.Thread(target=self._write, name="shoal-writer", daemon=True)
         self._thread.start()
 
@@ -50,30 +52,54 @@ class BackgroundDraws:
         self._check()
         self._queue.put((values, stats, state))
 
+    def drain(self) -> None:
+        """Wait until all is written that has come so far, or has failed."""
+        self._queue.join()
+
     def settle(self) -> None:
         """Wait until all is written, and let go of the store.
 
         Raises:
+            KeyboardInterrupt: it came meanwhile; what waited is not written. If the thread is still at work then
+                (`is_writing`), it came twice, and nobody else may touch the store.
             Exception: what went wrong.
         """
-        if self._thread.is_alive():
-            self._queue.put(None)
+        try:
+            if self._thread.is_alive():
+                self._queue.put(None)
+                self._thread.join()
+        except KeyboardInterrupt:
+            self._abandoned = True
+            # Whoever waits for something to do finds that there is nothing.
+            with contextlib.suppress(queue.Full):
+                self._queue.put_nowait(None)
             self._thread.join()
+            raise
         self._check()
+
+    @property
+    def is_writing(self) -> bool:
+        """Whether the thread is at work."""
+        return self._thread.is_alive()
 
     def _check(self) -> None:
         if self._failure is not None:
             raise self._failure
 
     def _write(self) -> None:
-        while (chunk := self._queue.get()) is not None:
-            if self._failure is None:
-                values, stats, state = chunk
-                try:
-                    # Copies: what came is a part of a larger buffer, which is free when they are made.
-                    values, stats = (
-                        {name: np.ascontiguousarray(array) for name, array in kind.items()} for kind in (values, stats)
-                    )
-                    self._draws.append(values, stats, state)
-                except BaseException as failure:
-                    self._failure = failure
+        while True:
+            chunk = self._queue.get()
+            try:
+                if chunk is None or self._abandoned:
+                    return
+                if self._failure is None:
+                    self._append(*chunk)
+            except BaseException as failure:
+                self._failure = failure
+            finally:
+                self._queue.task_done()
+
+    def _append(self, values: Mapping[str, np.ndarray], stats: Mapping[str, np.ndarray], state: Archive | None) -> None:
+        # Copies: what came is a part of a larger buffer, which is free when they are made.
+        copied = lambda kind: {name: np.array(array, order="C") for name, array in kind.items()}
+        self._draws.append(copied(values), copied(stats), state)

@@ -40,7 +40,7 @@ def find_damage(run: Path, arrays: Mapping[str, Any], stored: int) -> Damage:
                     raise ValueError("it is not there")
                 array[:, begin : begin + per_file]
             except ValueError as error:
-                words = words or f"the file '{file}' of {name!r} cannot be read: {error}"
+                words = words or f"the file '{file}' of {name!r} cannot be read: {str(error).rstrip('.')}"
                 whole = min(whole, begin)
                 files.append(file)
     return Damage(words, whole, files)

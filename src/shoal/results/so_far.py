@@ -6,6 +6,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from shoal.diagnostics.findings import Finding
+from shoal.diagnostics.unkept import not_judged_yet
 from shoal.results.draws import MemoryDraws
 from shoal.results.result import Gradients, Result, Timing
 from shoal.results.store import load
@@ -43,6 +44,8 @@ class SoFar:
         else:
             draws, stats = self.draws.so_far()
             found = Result(draws, stats, **vars(self.draws.header))
+            if self.draws.header.settings.get("keep"):
+                found.notes = (not_judged_yet(),)
         if not found.num_draws:
             return None
         return dataclasses.replace(
@@ -50,7 +53,7 @@ class SoFar:
             tuning=self.tuning,
             timing=self.timing._replace(sampling=seconds),
             gradients=Gradients(self.gradients, gradients),
-            notes=self.notes,
+            notes=(*self.notes, *found.notes),
             interrupted=True,
             judged=None,
         )

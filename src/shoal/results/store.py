@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from shoal.diagnostics.findings import Finding
+from shoal.diagnostics.unkept import not_judged_yet
 from shoal.results.damage import find_damage
 from shoal.results.directories import check_new
 from shoal.results.draws import Header, MemoryDraws
@@ -93,7 +94,8 @@ def load(path: str | os.PathLike[str]) -> Result:
     count = int(attributes["draws_committed"])
     tail = [] if ended else Journal(place).after(count)
     coords = {name: _ticks(array) for name, array in _arrays(root, "posterior").items() if _is_coordinate(array)}
-    findings = read("findings", None)
+    findings, settings = read("findings", None), read("settings", {})
+    unjudged = [not_judged_yet()] if settings.get("keep") and not ended else []
     return Result(
         draws=StoredDraws(_variables(root, "posterior"), count, [part.values for part in tail]),
         sample_stats=StoredDraws(_variables(root, "sample_stats"), count, [part.stats for part in tail]),
@@ -104,11 +106,11 @@ def load(path: str | os.PathLike[str]) -> Result:
         timing=Timing(**{k: float(v) for k, v in read("timing", Timing()._asdict()).items()}),
         gradients=Gradients(**read("gradients", Gradients()._asdict())),
         tuning={name: np.asarray(array[...]) for name, array in _arrays(root, "tuning").items()} if ended else {},
-        settings=read("settings", {}),
+        settings=settings,
         versions=read("versions", {}),
         warmup=read("warmup", {}),
         interrupted=not ended or bool(attributes["interrupted"]),
-        notes=tuple(Finding.from_dict(note) for note in read("notes", [])),
+        notes=(*(Finding.from_dict(note) for note in read("notes", [])), *unjudged),
         judged=None if findings is None else tuple(Finding.from_dict(finding) for finding in findings),
     )
 

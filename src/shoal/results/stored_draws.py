@@ -6,8 +6,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 # Of a variable that are in memory at once where it is looked at part by part. Every part reads all files of the
-# variable, so that smaller ones cost time.
-PART_BYTES = 2**27
+# variable: there are no more than so many, and parts of very large variables are larger.
+PART_BYTES, MOST_PARTS = 2**27, 16
 
 
 class StoredVariable(NamedTuple):
@@ -27,7 +27,7 @@ class StoredVariable(NamedTuple):
         """Arrays `[chain, draw, n, ...]` that follow on each other along the first axis of the variable's own."""
         first = self.shape[2] if len(self.shape) > 2 else 1
         size = self.stored.itemsize(self.name) * int(np.prod(self.shape))
-        step = max(1, first * PART_BYTES // max(1, size))
+        step = max(1, first * PART_BYTES // max(1, size), -(-first // MOST_PARTS))
         for begin in range(0, first, step):
             yield self.stored.between(self.name, 0, self.stored.count, slice(begin, begin + step))
 
@@ -87,8 +87,9 @@ class StoredDraws(Mapping[str, np.ndarray]):
         try:
             values = np.asarray(array[(slice(None), slice(begin, end), place)[: array.ndim]])
         except ValueError as error:
+            why = str(error).rstrip(".")
             raise ValueError(
-                f"The draws of {name!r} in '{array.store_path}' are damaged ({error}). shoal.resume of the run makes "
+                f"The draws of {name!r} in '{array.store_path}' are damaged ({why}). shoal.resume of the run makes "
                 "them again, the same, where its warmup is still there."
             ) from error
         return values.astype(bool) if array.attrs.get("stored_dtype") == "bool" else values

@@ -98,12 +98,13 @@ def status_of(run: Path) -> Status:
     phase = "sampling" if "draws_committed" in store else "warmup" if begun else "starting"
     if metrics.get("phase") != phase:
         metrics = {}
+    thinning = settings.get("thinning", 1)
     return Status(
         _state(store, holder),
         holder,
         phase,
-        there.draws,
-        there.asked or settings.get("num_samples"),
+        there.draws * thinning,
+        there.asked * thinning or settings.get("num_samples"),
         settings,
         metrics,
         _age(run, metrics),
