@@ -2,7 +2,6 @@
 
 import contextlib
 import errno
-import time
 
 import jax
 import jax.numpy as jnp
@@ -207,10 +206,9 @@ def after_five(monkeypatch):
     append = BackgroundDraws.append
 
     def append_and_wait(self, *chunk):
-        before = self.committed
         append(self, *chunk)
-        while self.committed == before and self._failure is None:
-            time.sleep(0.001)
+        self.drain()
+        self._check()
 
     def prepare(happens):
         monkeypatch.setattr(BackgroundDraws, "append", append_and_wait)
