@@ -55,7 +55,7 @@ SAMPLERS = {
 DRAWS = 24
 BRIEF = {"name": "brief", "draws": 3}
 # Of the writes of a run one in so many is its last; `make validate` takes each of them.
-STRIDE = int(os.environ.get("SHOAL_KILL_STRIDE", "9"))
+STRIDE = int(os.environ.get("SHOAL_KILL_STRIDE", "15"))
 
 
 def sample(out=None, draws=DRAWS, name="chees", target=None, **changes):
@@ -657,7 +657,10 @@ def test_blackjax_goes_on_with_its_sampler(tmp_path, killed):
     same(shoal.resume(tmp_path / "run", model(), sampler=sampler, progress_bar=False), expected)
 
 
-@pytest.mark.parametrize(("phase", "first", "then"), [("warmup", 8, 1), ("sampling", 1, 8), ("sampling", 4, 2)])
+@pytest.mark.parametrize(
+    ("phase", "first", "then"),
+    [pytest.param("warmup", 8, 1, marks=pytest.mark.slow), ("sampling", 1, 8), ("sampling", 4, 2)],
+)
 def test_on_another_number_of_devices(tmp_path, killed, monkeypatch, first, then, phase):
     devices = jax.local_devices()
     asked = {"name": "auto", "num_chains": 40, "tile": 4}

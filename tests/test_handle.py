@@ -374,7 +374,7 @@ def test_a_stop_in_the_warmup(tmp_path, gate, whole, capsys):
 
 def test_the_time_is_up(tmp_path):
     run = start(out=tmp_path / "run", max_seconds=1e-6)
-    with pytest.raises(TimeoutError, match="max_seconds=1e-06 passed in the warmup"):
+    with pytest.raises(TimeoutError, match="max_seconds=1e-06 passed before the first draw"):
         run.wait()
     assert run.state == "failed"
 

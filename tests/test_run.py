@@ -87,7 +87,12 @@ def test_devices_change_no_draw(alone, num_devices):
 
 @pytest.mark.parametrize(
     "example",
-    ["eight_schools", "diabetes", "stochastic_volatility", pytest.param("gaussian_process", marks=pytest.mark.slow)],
+    [
+        "eight_schools",
+        "diabetes",
+        pytest.param("stochastic_volatility", marks=pytest.mark.slow),
+        pytest.param("gaussian_process", marks=pytest.mark.slow),
+    ],
 )
 def test_devices_change_no_draw_of_the_examples(example):
     """Models that users write, divisions and all: XLA treats one device and many unlike where it is let."""

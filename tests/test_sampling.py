@@ -445,7 +445,7 @@ def test_report_of_names_with_a_slash(tmp_path):
 
 
 # Compiling them is most of it; their gradients are looked at in test_numpyro_bridge.py.
-LONG_TO_COMPILE = ("cholesky_correlation", "gaussian_process")
+LONG_TO_COMPILE = ("autoregression", "cholesky_correlation", "eight_schools", "gaussian_process")
 
 
 @pytest.mark.parametrize(
