@@ -262,7 +262,7 @@ def test_few_effective_draws():
     z = ar1(np.random.default_rng(0), 8, 4000, rho=0.985)
     (finding,) = (f for f in judge({"x": z}, {}, np.repeat(np.arange(4), 2)) if f.kind == "ess")
     assert finding.number < 400
-    assert "num_samples=" in finding.remedy
+    assert "times as many (num_samples)" in finding.remedy
 
 
 def test_missing_draws_are_counted():
