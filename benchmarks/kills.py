@@ -3,10 +3,11 @@
     python benchmarks/kills.py [--kills 100] [--seed 0] [--samplers auto ...] [--out benchmarks/results/kills.json]
 
 For every sampler a run that is left alone comes first. Then the same run is begun in another directory, by a process
-that gets SIGKILL after a random time, and the same command begins again, until it ends by itself: the kills fall into
-imports, compiling, warmup, sampling, writing and resuming. All processes keep their compiled programs in one folder,
-which is new for every sampler. What it leaves is compared with what the first run left:
-draws, sample statistics, tuning, gradients, the record of the warmup, findings and the summary.
+that gets SIGKILL after a random time, at most what another run took with its programs compiled, and the same command
+begins again, until it ends by itself: the kills fall into imports, compiling, warmup, sampling, writing and resuming.
+All processes keep their compiled programs in one folder, which is new for every sampler. What the last one leaves is
+compared with what the first run left: draws, sample statistics, tuning, gradients, the record of the warmup, findings
+and the summary.
 """
 
 import argparse
@@ -117,9 +118,10 @@ def main() -> None:
             code = CODE.format(target=arguments.target, sampler=sampler, draws=arguments.draws)
             place, killed = Path(folder) / sampler, 0
             alone, out = place / "alone", place / "killed"
-            began = time.perf_counter()
             if begin(code, alone).wait():
                 raise SystemExit(f"{sampler}: the run that was left alone failed")
+            began = time.perf_counter()
+            begin(code, place / "timed").wait()
             longest = time.perf_counter() - began
             while killed < each:
                 row = {"sampler": sampler, **trial(code, alone, out, longest, chance)}

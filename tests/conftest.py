@@ -1,8 +1,12 @@
 """Eight CPU devices in every test, shapes checked as they are annotated, targets with trusted references."""
 
 import os
+import signal
 from pathlib import Path
 
+# A shell has what it runs in the background ignore Ctrl-C, and tests send it.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 # Before the first import of JAX. More devices than cores are slow but say what many devices would draw.
 os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=8"
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
