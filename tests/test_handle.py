@@ -245,6 +245,8 @@ def test_what_has_been_drawn_so_far(gate, whole):
     there = gate("sampling", 9)
     run = start()
     there.wait()
+    # The last chunk may not be written yet.
+    soon(lambda: run.inspect().num_draws == 9)
     seen = run.inspect()
     same(seen, whole, 9)
     assert seen.interrupted
@@ -407,21 +409,18 @@ def happens(monkeypatch):
     return prepare
 
 
-def handled(run):
-    """Whether the main thread has taken the signal."""
-    return lambda: run[0]._stop.signal is not None
+def interrupt(run, number=signal.SIGINT):
+    """Send a signal while the main thread waits for the run, the only one of a list, and see that it is taken."""
+    soon(lambda: run and run[0]._waiting)
+    to_main(number)
+    soon(lambda: run[0]._stop.signal is not None)
 
 
 @pytest.mark.parametrize("timeout", [None, PATIENCE])
 def test_ctrl_c_while_waiting_ends_at_the_end_of_a_chunk(happens, whole, timeout):
     run = []
 
-    def interrupt():
-        soon(lambda: run and run[0]._waiting)
-        to_main(signal.SIGINT)
-        soon(handled(run))
-
-    happens("sampling", 5, interrupt)
+    happens("sampling", 5, lambda: interrupt(run))
     run.append(start())
     result = run[0].wait(timeout)
     assert result.interrupted
@@ -433,13 +432,7 @@ def test_ctrl_c_while_waiting_ends_at_the_end_of_a_chunk(happens, whole, timeout
 def test_ctrl_c_waits_for_the_chunk_though_the_time_to_wait_is_up(happens, whole):
     run = []
 
-    def interrupt():
-        soon(lambda: run and run[0]._waiting)
-        to_main(signal.SIGINT)
-        soon(handled(run))
-        time.sleep(0.6)
-
-    happens("sampling", 5, interrupt)
+    happens("sampling", 5, lambda: (interrupt(run), time.sleep(0.6)))
     run.append(start())
     soon(lambda: run[0].progress().phase == "sampling")
     same(run[0].wait(0.5), whole, 5)
@@ -465,7 +458,7 @@ def test_a_second_ctrl_c_leaves_at_once(gate, whole):
     def twice():
         soon(lambda: run._waiting)
         to_main(signal.SIGINT)
-        soon(handled([run]))
+        soon(lambda: run._stop.signal is not None)
         to_main(signal.SIGINT)
 
     other = threading.Thread(target=twice)
@@ -483,12 +476,7 @@ def test_ctrl_c_in_warmup(tmp_path, gate, happens, whole, kept):
     out = tmp_path / "run" if kept else None
     run = []
 
-    def interrupt():
-        soon(lambda: run and run[0]._waiting)
-        to_main(signal.SIGINT)
-        soon(handled(run))
-
-    happens("warmup", 5, interrupt)
+    happens("warmup", 5, lambda: interrupt(run))
     run.append(start(out=out))
     with pytest.raises(KeyboardInterrupt):
         run[0].wait()
@@ -502,14 +490,9 @@ def test_ctrl_c_in_warmup(tmp_path, gate, happens, whole, kept):
 def test_sigterm_takes_its_course_when_everything_is_kept(tmp_path, happens, whole):
     came, run = [], []
 
-    def terminate():
-        soon(lambda: run and run[0]._waiting)
-        to_main(signal.SIGTERM)
-        soon(handled(run))
-
     before = signal.signal(signal.SIGTERM, lambda number, frame: came.append(shoal.load(tmp_path / "run").num_draws))
     try:
-        happens("sampling", 5, terminate)
+        happens("sampling", 5, lambda: interrupt(run, signal.SIGTERM))
         run.append(start(out=tmp_path / "run"))
         result = run[0].wait()
     finally:

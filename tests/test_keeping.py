@@ -106,6 +106,12 @@ def test_a_thinned_run_that_was_cut_goes_on(model, every, short_chunks, monkeypa
     same_every(sample(model, thinning=5, out=tmp_path / "run"), every, 5)
 
 
+def test_to_keep_all_is_the_default(model, tmp_path):
+    sample(model, keep=["y", "x"], out=tmp_path / "run")
+    assert "keep" not in shoal.load(tmp_path / "run").settings
+    assert sample(model, out=tmp_path / "run").num_draws == 30
+
+
 def test_some_variables(model, every, tmp_path):
     for out in (None, tmp_path / "run"):
         some = sample(model, keep=["y"], out=out)

@@ -1,5 +1,7 @@
 """The warmup that ends by itself: metrics, phases, the race, and what it says of hopeless posteriors."""
 
+from types import SimpleNamespace
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -24,7 +26,7 @@ from shoal.samplers import auto
 from shoal.samplers.arrays import tuning_from_arrays
 from shoal.samplers.auto import Auto
 from shoal.starts import Starts
-from shoal.warmup import phases
+from shoal.warmup import phases, race
 from shoal.warmup.pace import Pace, efficiency, pace
 from shoal.warmup.phases import Phase, _smoother, _until_still, look, settling_kernel
 from shoal.warmup.race import resemblance_ess, worst_ess
@@ -480,6 +482,20 @@ def test_auto_samples_with_the_reach_that_it_tells(banana):
     assert float(result.tuning["step_size"]) <= winner["step_size"] * (1 + 1e-6)
     assert f"{reach:.2g} times as long" in report_words(result.warmup)
     assert "times as long" not in report_words(result.warmup | {"reach": 1.0})
+
+
+@pytest.mark.parametrize(("longer", "trajectory"), [(1.0, 1.5), (2.0, 3.0), (9.0, 4.5)])
+def test_steps_of_longer_trajectories_are_corrected(monkeypatch, longer, trajectory):
+    """By the draws of the shorter ones; what is not made longer stays as it is."""
+    kernel = JitteredHMC(max_steps=9, step_jitter=0.0)
+    setting = Setting("unit", unit(2), TWO_LEAPFROGS, 0.5, 1.5, 0.0)
+    best = race.Tried(race.Entry(setting, 1.0, 3.0, 0.8), "late", "whole")
+    monkeypatch.setattr(race, "growth", lambda trail: SimpleNamespace(reach=longer if trail == "whole" else None))
+    shorter = lambda kernel, setting, *rest: (setting._replace(step_size=0.4), *rest)
+    monkeypatch.setattr(race, "corrected", shorter)
+    found = race._reaching(kernel, best, 0.8)
+    expected = setting if longer == 1.0 else (setting._replace(step_size=0.4, trajectory=trajectory), "late", 0.8)
+    assert found == expected
 
 
 def test_reach_ends_where_every_trajectory_would_have_as_many_steps(banana):

@@ -92,7 +92,7 @@ def start(  # noqa: PLR0913  (the arguments of `shoal.sample`)
         model: as for `shoal.sample`, and so are all others but these two.
         num_chains: chains.
         num_warmup: draws of every chain in which the sampler is tuned.
-        num_samples: draws of every chain that are kept.
+        num_samples: draws of every chain after the warmup.
         sampler: by name, or as an object.
         seed: of the run.
         out: a directory to keep the run in.
@@ -207,8 +207,8 @@ class Handle:
         result = None if so_far is None else so_far.result(seconds, gradients)
         if result is None:
             raise RuntimeError(
-                f"The run has no draws yet: its phase is {self.progress().phase!r}. Look again when run.progress() "
-                "says that it is in the sampling phase."
+                f"The run has no draws yet: its phase is {self.progress().phase!r}. Look again when its first chunk of "
+                "sampling is kept."
             )
         return result
 

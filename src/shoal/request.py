@@ -201,7 +201,8 @@ def keeping(request: Request, model: Model, thinning: int, keep: Sequence[str] |
             f"keep: got {said}, expected names of what the model '{model.name}' has: {', '.join(map(repr, known))}. "
             "In a NumPyro model numpyro.deterministic makes others."
         )
-    return replace(request, keep=tuple(name for name in known if name in wanted))
+    kept = tuple(name for name in known if name in wanted)
+    return replace(request, keep=None if kept == known else kept)
 
 
 def check_count(name: str, value: Any, least: int) -> None:
