@@ -6,6 +6,7 @@ compiled program, not constants in it, so that they can be swapped or sharded wi
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import equinox as eqx
@@ -31,16 +32,11 @@ class Target(eqx.Module):
     data: PyTree
     dim: int = eqx.field(static=True)
 
-    def _per_chain(self, function: Callable[..., Any], position: Float[Array, "chains dim"]) -> Any:
-        # TF32 would decide acceptances: a log density of 1e3 would be off by 0.3.
-        with jax.default_matmul_precision("highest"):
-            return jax.vmap(function, in_axes=(0, None))(position, self.data)
-
     def __call__(
         self, position: Float[Array, "chains dim"]
     ) -> tuple[Float[Array, " chains"], Float[Array, "chains dim"]]:
         """The log density and its gradient at every chain."""
-        return self._per_chain(jax.value_and_grad(self.log_density), position)
+        return _at_every_chain(jax.value_and_grad, self.log_density, position, self.data)
 
     def for_each(self, of_one: Callable[..., Any], *rows: PyTree) -> Any:
         """`of_one(log_density, *row)` at every chain: how an algorithm of one chain runs with many.
@@ -56,8 +52,22 @@ class Target(eqx.Module):
 
     def gradient(self, position: Float[Array, "chains dim"]) -> Float[Array, "chains dim"]:
         """The gradient alone: what the inner steps of a trajectory need, at less than half the price of both."""
-        return self._per_chain(jax.grad(self.log_density), position)
+        return _at_every_chain(jax.grad, self.log_density, position, self.data)
 
     def constrained(self, position: Float[Array, "chains dim"]) -> dict[str, Array]:
         """Every quantity of the model, on the user's supports, `[chains, *shape]` each."""
-        return self._per_chain(self.constrain, position)
+        return _at_every_chain(None, self.constrain, position, self.data)
+
+
+@partial(jax.jit, static_argnums=(0, 1), inline=True)
+def _at_every_chain(
+    transform: Callable[..., Any] | None,
+    of_one: Callable[..., Any],
+    position: Float[Array, "chains dim"],
+    data: PyTree,
+) -> Any:
+    """`transform(of_one)` at every chain: traced once for all programs in which it is part of the loop."""
+    function = of_one if transform is None else transform(of_one)
+    # TF32 would decide acceptances: a log density of 1e3 would be off by 0.3.
+    with jax.default_matmul_precision("highest"):
+        return jax.vmap(function, in_axes=(0, None))(position, data)

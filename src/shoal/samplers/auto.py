@@ -75,8 +75,8 @@ class Auto(Staged):
         stages.scout(min(max(SCOUTS, dim), MOST_SCOUTS))
         stages.prepare(kernel, self.adaptation(), self.tuning(dim, dtype))
         burnt = burn_in(stages, dim, dtype)
-        stages.foresee(burnt.setting.tuning(dtype))
         ahead = scouted(stages, burnt, kernel, self.target_accept, dtype)
+        stages.foresee(ahead.setting.tuning(dtype))
         assert ahead.look is not None
         elsewhere = stages.gather(ahead.look.behind & ~ahead.look.lost)
         settled = settle(stages, ahead, kernel, self.target_accept, dtype)
