@@ -1,5 +1,7 @@
 """A run outlives its process: whenever it is killed, it goes on, and ends as the run that was never killed."""
 
+import datetime
+import itertools
 import json
 import os
 import shutil
@@ -9,6 +11,7 @@ import sys
 import time
 import warnings
 from pathlib import Path
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -18,6 +21,7 @@ import pytest
 import shoal
 from shoal.results.archive import DamagedFileError, read_archive, write_archive
 from shoal.results.journal import Journal
+from shoal.watching.status import status_of
 
 pytest.importorskip("zarr", reason="a run on disk needs Zarr")
 
@@ -828,6 +832,34 @@ def test_the_time_is_up(tmp_path, told, monkeypatch):
     same_beginning(shoal.resume(tmp_path / "run", model(), max_seconds=60), whole(), 8)
     told(-1, lambda: None)
     same(shoal.resume(tmp_path / "run", model()), whole())
+
+
+def test_a_wall_clock_that_jumps(tmp_path, killed, monkeypatch):
+    run, day, now = tmp_path / "run", 86_400.0, time.time
+    jumps = itertools.cycle([0.0, 3 * day, -2 * day])
+
+    class Jumping(datetime.datetime):
+        @classmethod
+        def now(cls, tz=None):
+            return super().now(tz) + datetime.timedelta(seconds=next(jumps))
+
+    with monkeypatch.context() as patch:
+        patch.setattr("time.time", lambda: now() + next(jumps))
+        patch.setattr("shoal.watching.record.datetime", SimpleNamespace(datetime=Jumping, UTC=datetime.UTC))
+        killed("sampling", 7, out=run, max_seconds=3600)
+        for file in run.rglob("*"):
+            then = time.time()
+            os.utime(file, (then, then))
+        assert status_of(run).age >= 0
+        result = sample(run, max_seconds=3600)
+    same(result, whole())
+    assert 0 < result.timing.sampling < 3600
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    times, seconds = zip(
+        *[(line["time"], line["seconds"]) for line in lines if line["phase"] == "sampling"], strict=True
+    )
+    assert list(times) != sorted(times)
+    assert list(seconds) == sorted(seconds)
 
 
 def test_the_time_is_up_before_the_first_draw(tmp_path):
