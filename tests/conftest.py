@@ -56,6 +56,23 @@ def forget_programs():
     jax.clear_caches()
 
 
+# Modules about what surrounds the draws. That these are of the right law is the business of others.
+ABOUT_RUNS = {"test_cli", "test_durable", "test_handle", "test_keeping", "test_store", "test_watching"}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def soon_compiled(request):
+    """There programs are compiled without XLA's dear passes: a quarter of the time of such tests."""
+    if request.module.__name__ not in ABOUT_RUNS:
+        yield
+        return
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")  # for the processes that they start
+        jax.config.update("jax_disable_most_optimizations", True)
+        yield
+    jax.config.update("jax_disable_most_optimizations", False)
+
+
 @pytest.fixture
 def rng() -> np.random.Generator:
     """Numbers that are the same whichever tests ran before."""
