@@ -63,10 +63,9 @@ def dispersed(
     missing = np.arange(num_superchains)
     redrawn = 0
     for attempt in range(ATTEMPTS):
-        drawn = np.asarray(_uniform(jax.random.fold_in(key, attempt), num_superchains, model.dim, dtype))
+        drawn, finite = map(np.asarray, _drawn(target, key, np.int32(attempt), num_superchains, dtype))
         points[missing] = drawn[missing]
-        finite = np.asarray(_is_finite(target, jnp.asarray(points)))
-        missing = np.flatnonzero(~finite)
+        missing = missing[~finite[missing]]
         if missing.size == 0:
             break
         redrawn += missing.size
@@ -122,8 +121,13 @@ def _in_order(points: np.ndarray, group: np.ndarray) -> tuple[np.ndarray, np.nda
 
 
 @eqx.filter_jit
-def _uniform(key: PRNGKeyArray, num: int, dim: int, dtype: type) -> Float[Array, "num dim"]:
-    return jax.random.uniform(key, (num, dim), dtype, -RADIUS, RADIUS)
+def _drawn(
+    target: Target, key: PRNGKeyArray, attempt: Int[Array, ""], num: int, dtype: type
+) -> tuple[Float[Array, "num dim"], Bool[Array, " num"]]:
+    """Points of an attempt, and whether each is one to begin at."""
+    key = jax.random.fold_in(key, attempt)
+    points = jax.random.uniform(key, (num, target.dim), dtype, -RADIUS, RADIUS)
+    return points, _is_finite(target, points)
 
 
 @eqx.filter_jit
