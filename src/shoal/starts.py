@@ -63,7 +63,8 @@ def dispersed(
     missing = np.arange(num_superchains)
     redrawn = 0
     for attempt in range(ATTEMPTS):
-        drawn, finite = map(np.asarray, _drawn(target, key, np.int32(attempt), num_superchains, dtype))
+        made = _drawn(target, key, jnp.asarray(attempt, jnp.int32), num_superchains, dtype)
+        drawn, finite = (np.asarray(part) for part in made)
         points[missing] = drawn[missing]
         missing = missing[~finite[missing]]
         if missing.size == 0:
