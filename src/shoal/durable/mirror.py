@@ -2,8 +2,8 @@
 
 What is at the URL is at any moment a run to load and to go on with. Files of a moment at which nothing is half done
 are sent as whole objects: arrays, then `zarr.json`, which counts draws, then checkpoints of the chunks; last what is
-gone is deleted. So draws count when they are there, and what a run goes on from is there until it goes on from something
-later. After damage fewer draws may count than before: then `zarr.json` is sent first, too.
+gone is deleted. So draws count when they are there, and what a run goes on from is there until it goes on from
+something later. After damage fewer draws may count than before: then `zarr.json` is sent first, too.
 """
 
 import contextlib
