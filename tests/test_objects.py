@@ -19,8 +19,8 @@ import pytest
 
 import shoal
 from shoal.durable import claim, mirror
+from shoal.durable.at_url import mirrored
 from shoal.durable.claim import Claim, TakenOverError, last_writer, new_nonce
-from shoal.durable.mirror import mirrored
 from shoal.objects import Objects, place_of
 
 pytest.importorskip("zarr", reason="a run on disk needs Zarr")

@@ -15,9 +15,9 @@ from shoal.compile_cache import kept_programs
 from shoal.compiling import warn_of_slow_sums
 from shoal.cores import warn_of_idle_cores
 from shoal.drawing import sampled
+from shoal.durable.at_url import known_of, mirrored
 from shoal.durable.folder import Beginning, RunFolder, beginning_of
 from shoal.durable.identity import differences, identity, other_run
-from shoal.durable.mirror import known_of, mirrored
 from shoal.mesh import Placement
 from shoal.models.model import Model
 from shoal.objects import Objects, place_of

@@ -33,8 +33,8 @@ def resume(directory: str, target: str | None, **options: Any) -> int:
     """
     use_cpu_devices(options["devices"])
     from shoal import sampling
+    from shoal.durable.at_url import known_of
     from shoal.durable.folder import beginning_of
-    from shoal.durable.mirror import known_of
     from shoal.objects import place_of
 
     with usage():

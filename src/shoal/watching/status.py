@@ -106,8 +106,9 @@ def _outline(objects: Objects, listed: dict[str, Stored], run: Path) -> None:
     if FILE in listed:
         (run / FILE).write_bytes(objects.tail(FILE, TAIL))
     times = [told.modified.timestamp() for told in listed.values() if told.modified is not None]
+    last = max(times, default=0.0)
     for path in (*run.rglob("*"), run):
-        os.utime(path, (max(times, default=0.0),) * 2)
+        os.utime(path, (last, last))
 
 
 def _status(place: Path | Objects, run: Path, holder: Holder) -> Status:
