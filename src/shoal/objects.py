@@ -69,6 +69,9 @@ class Objects:
     def __str__(self) -> str:
         return self.url
 
+    def __fspath__(self) -> str:
+        return self.url
+
     @property
     def name(self) -> str:
         """The last part of the URL."""

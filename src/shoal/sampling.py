@@ -295,7 +295,7 @@ def resume(
         num_samples=asked + (add_samples or 0) if num_samples is None else num_samples,
         sampler=sampler,
         seed=settings["seed"],
-        out=str(place),
+        out=place,
         progress_bar=progress_bar,
         initial_positions=there.starts.position if chosen else None,
         tuning=there.tuning,

@@ -52,7 +52,7 @@ def resume(directory: str, target: str | None, **options: Any) -> int:
     model = targets.resolve(target)
     go_on = partial(
         sampling.resume,
-        str(out),
+        out,
         model,
         num_samples=options["num_samples"],
         add_samples=options["add_samples"],

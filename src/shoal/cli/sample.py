@@ -129,7 +129,7 @@ def stopped(out: "Path | Objects | None", options: dict[str, Any], code: int) ->
         from shoal.results.store import has_store, load
 
         if has_store(out):
-            tell(load(str(out)), out, options)
+            tell(load(out), out, options)
             return code
         if not isinstance(out, Path) or out.exists():
             goes_on = f" The warmup so far is in {out}: shoal resume {out}"
@@ -148,7 +148,7 @@ def run(model: Any, recipe: "Sampler", out: "Path | Objects | None", options: di
         num_samples=options["num_samples"],
         sampler=recipe,
         seed=options["seed"],
-        out=None if out is None else str(out),
+        out=out,
         progress_bar=not (options["quiet"] or options["no_progress"]),
         precision=options["precision"],
         tile=options["tile"],
