@@ -15,6 +15,7 @@ BLOCK = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 # What a page imports that the core does without; pages that reach it otherwise are named below.
 OPTIONAL = ("arviz", "blackjax", "h5netcdf", "matplotlib", "numpyro", "pandas", "pyarrow", "sklearn", "xarray", "zarr")
 REACHED = {
+    "fsspec": "memory://",
     "pandas": ".summary(",
     "zarr": ".save(",
     "sklearn": "breast_cancer",
@@ -42,6 +43,7 @@ def test_examples_run(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
             pytest.importorskip(package, reason=f"{page.name} uses {package}, which is not installed")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("MPLBACKEND", "Agg")
+    monkeypatch.setenv("SHOAL_SPOOL", str(tmp_path / "spool"))
     module = ModuleType("a_page_of_the_documentation")
     monkeypatch.setitem(sys.modules, module.__name__, module)
     for line, text in code:

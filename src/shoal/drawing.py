@@ -41,11 +41,13 @@ def sampled(session: Session, settings: dict[str, Any]) -> Result:
     sampling, capacity = session.sampling
     run = eqx.tree_at(lambda r: r.tuning, warm.run, request.sampler.frozen(warm.run.tuning))
     header = session.header(settings, warm.record)
-    draws, phase = _opened(session, header, Phase(enter(sampling, run, session.placement, request.num_samples)))
+    with session.changing:
+        draws, phase = _opened(session, header, Phase(enter(sampling, run, session.placement, request.num_samples)))
     compile_phase(sampling, phase.run, session.placement, capacity)
     compiled = session.seconds + warm.compile_seconds + time.perf_counter() - began
     notes = (*session.starts.findings, *warm.findings)
-    session.expose(SoFar(draws, tuning, Timing(compiled, warm.seconds), warm.gradients, notes))
+    so_far = SoFar(draws, tuning, Timing(compiled, warm.seconds), warm.gradients, notes)
+    session.expose(so_far if session.folder is None else replace(so_far, keep=session.folder.keep))
     drawn = _drawn(session, phase, draws)
     recovered = () if session.folder is None else tuple(session.folder.notes)
     result = Result(
@@ -59,9 +61,10 @@ def sampled(session: Session, settings: dict[str, Any]) -> Result:
         notes=(*notes, *recovered, *drawn.findings),
     )
     try:
-        draws.finish(result)
+        with session.changing:
+            draws.finish(result)
     except Exception as error:
-        out = None if session.folder is None else session.folder.path
+        out = None if session.folder is None else session.folder.name
         return replace(result, notes=(*result.notes, unfinished(error, out)))
     return result
 
@@ -121,7 +124,7 @@ def _drawn(session: Session, phase: Phase, draws: MemoryDraws | ZarrDraws) -> Dr
     told = session.told("sampling", sampling, run, done, length, seconds) if done else None
     # Of the last chunk that is written, and of those that may not be yet: draws that are kept so far, what is told.
     known: list[Known] = [(done // thinning, told)]
-    began, sink = session.stop.clock(), BackgroundDraws(draws)
+    began, sink = session.stop.clock(), BackgroundDraws(draws, session.changing)
     ending: tuple[Finding, ...] = ()
     try:
         try:

@@ -95,7 +95,7 @@ def start(  # noqa: PLR0913  (the arguments of `shoal.sample`)
         num_samples: draws of every chain after the warmup.
         sampler: by name, or as an object.
         seed: of the run.
-        out: a directory to keep the run in.
+        out: a directory or a URL to keep the run in.
         progress_bar: show progress, beside what the program shows; off by default, since `Handle.progress` tells it.
         initial_positions: where chains begin.
         tuning: of another result.

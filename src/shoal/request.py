@@ -11,6 +11,7 @@ from jaxtyping import Int
 
 from shoal.adaptation import Fixed
 from shoal.models.model import Model
+from shoal.objects import Objects
 from shoal.results.directories import check_place
 from shoal.results.made import zarr_package
 from shoal.samplers import Sampler, named
@@ -59,7 +60,7 @@ class Call:
         model: what to sample.
         request: what was asked for.
         seed: of the run.
-        place: its directory, absolute; None where it has none.
+        place: its directory, absolute, or its URL; None where it has none.
         initial_positions: as they were given.
         num_superchains: as they were given.
         tile: chains that are evaluated at once; None to choose.
@@ -71,7 +72,7 @@ class Call:
     model: Model
     request: Request
     seed: int
-    place: Path | None
+    place: Path | Objects | None
     initial_positions: Any
     num_superchains: int | None
     tile: int | None

@@ -15,10 +15,12 @@ from shoal.compile_cache import kept_programs
 from shoal.compiling import warn_of_slow_sums
 from shoal.cores import warn_of_idle_cores
 from shoal.drawing import sampled
+from shoal.durable.at_url import known_of, mirrored
 from shoal.durable.folder import Beginning, RunFolder, beginning_of
 from shoal.durable.identity import differences, identity, other_run
 from shoal.mesh import Placement
 from shoal.models.model import Model
+from shoal.objects import Objects, place_of
 from shoal.paths import by_path
 from shoal.progress import ChunkReport, progress
 from shoal.randomness import root_key
@@ -72,9 +74,9 @@ def sample(  # noqa: PLR0913  (the front door: each is a choice that users make)
         sampler: "auto" finds what samples the posterior best; others by name, or as an object with settings, such
             as `shoal.HMC(step_size=..., num_steps=...)`, which is set by hand.
         seed: every draw depends on the seed, the number of the draw and the number of the chain alone.
-        out: a directory to keep the run in: its draws (Zarr), read lazily by the result, and what it goes on from. The
-            same call with the same directory goes on where it ended, after a kill, too; with more `num_samples` it
-            makes a run longer that has ended. See `shoal.resume`.
+        out: a directory to keep the run in, or the URL of an object store such as "s3://bucket/run": its draws (Zarr),
+            read lazily by the result, and what it goes on from. The same call with the same `out` goes on where it
+            ended, after a kill, too; with more `num_samples` it makes a run longer that has ended. See `shoal.resume`.
         progress_bar: show progress.
         initial_positions: `{parameter: [chains, *shape]}` on the supports, or unconstrained `[chains, dim]`;
             chains with equal starts make up a superchain. By default superchains start at points drawn
@@ -131,13 +133,15 @@ def sample(  # noqa: PLR0913  (the front door: each is a choice that users make)
         return carried_out(call, folder, stop, show)
 
 
-def held(place: Path | None) -> contextlib.AbstractContextManager[RunFolder | None]:
-    """The directory of a run, held while it is entered, or None where it has none.
+def held(place: Path | Objects | None) -> contextlib.AbstractContextManager[RunFolder | None]:
+    """The directory of a run, held while it is entered, or None where it has none; of one at a URL its local copy.
 
     Raises:
-        ValueError: somebody else holds it.
+        ValueError: somebody else holds it, or the store cannot be used.
     """
-    return contextlib.nullcontext() if place is None else RunFolder(place)
+    if place is None:
+        return contextlib.nullcontext()
+    return mirrored(place) if isinstance(place, Objects) else RunFolder(place)
 
 
 def carried_out(
@@ -156,7 +160,7 @@ def carried_out(
         show: the progress, after every chunk.
         expose: told once, before the first draw, where the draws will be.
     """
-    request, model, place = call.request, call.model, call.place
+    request, model = call.request, call.model
     num_chains = request.num_chains
     with (
         _precision(request.dtype),
@@ -164,7 +168,7 @@ def carried_out(
         kept_programs(),
         compiling.background(),
     ):
-        there = None if place is None else beginning_of(place)
+        there = None if folder is None else beginning_of(folder.path)
         tile = call.tile if call.tile is not None or there is None else there.settings["tile"]
         placement = Placement.of(num_chains, tile)
         warn_of_idle_cores(placement.num_padded // placement.layout.tile)
@@ -192,7 +196,8 @@ def carried_out(
             session = Session(
                 request, model, target, placement, root, sampling, starts, folder, show, watch, stop, seconds, expose
             )
-            return sampled(session, settings)
+            result = sampled(session, settings)
+    return result if folder is None or folder.mirror is None else folder.mirror.delivered(result, stop)
 
 
 def _starts(call: Call, target: Target, root: Any, there: Beginning | None) -> Starts:
@@ -216,12 +221,12 @@ def _begun(folder: RunFolder, there: Beginning | None, asked: Beginning) -> None
         folder.begin(asked)
         return
     if differ := differences(there.identity, asked.identity):
-        raise ValueError(other_run(folder.path, differ))
+        raise ValueError(other_run(folder.name, differ))
     num_samples = asked.settings["num_samples"]
     has = made(folder.path).draws * asked.settings.get("thinning", 1)
     if has > num_samples:
         raise ValueError(
-            f"num_samples={num_samples}: the run in '{folder.path}' has {has} draws of each chain already. Ask for as "
+            f"num_samples={num_samples}: the run in '{folder.name}' has {has} draws of each chain already. Ask for as "
             "many or more; shoal.load reads those that are there."
         )
     folder.compare(there.versions, versions())
@@ -245,7 +250,7 @@ def resume(
     goes on, too, from its last stage (`auto`) or its last second (samplers with a warmup of fixed length).
 
     Args:
-        out: the directory of the run, as it was given to `shoal.sample`.
+        out: the directory or the URL of the run, as it was given to `shoal.sample`.
         model: what it samples; it may be left out where it is one of the examples. Another posterior than that of the
             run is refused.
         num_samples: draws of every chain that the whole run is to have; as many as it was last asked for by default.
@@ -262,10 +267,11 @@ def resume(
         ValueError: there is no run to go on with, another process writes it, or the model is not the one it samples;
             the message says what differs.
     """
-    place = Path(out).expanduser().absolute()
-    there = beginning_of(place)
+    place = place_of(out)
+    with known_of(place) as known:
+        there, last_asked = beginning_of(known), made(known).asked
     if there is None:
-        state = "does not exist" if not place.exists() else "has no run that can go on"
+        state = "does not exist" if isinstance(place, Path) and not place.exists() else "has no run that can go on"
         raise ValueError(f"'{place}' {state}: give the directory that was given to shoal.sample as out.")
     settings = there.settings
     if model is None:
@@ -281,7 +287,7 @@ def resume(
         sampler = named(settings["sampler"], own)
     chosen = there.starts.chosen
     thinning = settings.get("thinning", 1)
-    asked = made(place).asked * thinning or settings["num_samples"]
+    asked = last_asked * thinning or settings["num_samples"]
     return sample(
         model,
         num_chains=settings["num_chains"],
@@ -304,7 +310,7 @@ def resume(
     )
 
 
-def _example(place: Path, settings: Mapping[str, Any]) -> Model:
+def _example(place: Path | Objects, settings: Mapping[str, Any]) -> Model:
     """The example that a run samples."""
     from shoal import examples
 

@@ -1,5 +1,6 @@
 """What the phases of a run have in common: what they are about, and what is told and kept on the way."""
 
+import contextlib
 import platform
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -109,12 +110,17 @@ class Session:
     seconds: float
     expose: Callable[[SoFar], None] = unwatched
 
+    @property
+    def changing(self) -> contextlib.AbstractContextManager[Any]:
+        """Held while files of the run change."""
+        return contextlib.nullcontext() if self.folder is None else self.folder.changing
+
     def check_log_density(self, ensemble: Mapping[str, np.ndarray]) -> None:
         """Refuse to go on with another posterior, from chains that an ensemble by path has left."""
         assert self.folder is not None
         differs = log_density_differs(self.target, ensemble["position"], ensemble["log_density"])
         if differs:
-            raise ValueError(other_run(self.folder.path, [differs]))
+            raise ValueError(other_run(self.folder.name, [differs]))
 
     def checkpoint(self, run: Run, done: int, seconds: float, whole: bool = True, **trees: Any) -> Checkpoint:
         """What the phase goes on from."""

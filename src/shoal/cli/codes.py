@@ -2,6 +2,8 @@
 
 import contextlib
 from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 import click
 
@@ -21,7 +23,21 @@ max_seconds = click.option(
     help="Time after which to end with what there is.  [default: any]",
 )
 tensorboard = click.option("--tensorboard", is_flag=True, help="Write event files for TensorBoard into the directory.")
-run_directory = click.argument("directory", metavar="DIR", type=click.Path(exists=True, file_okay=False))
+
+
+class RunPlace(click.Path):
+    """A directory that is there, or a URL."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        return value if "://" in value else super().convert(value, param, ctx)
+
+
+run_directory = click.argument("directory", metavar="DIR", type=RunPlace(exists=True, file_okay=False))
+
+
+def file_beside(directory: str, name: str) -> Path:
+    """Where a file about a run goes: into its directory, or for one at a URL into the one that the user is in."""
+    return Path(name) if "://" in directory else Path(directory) / name
 
 
 @contextlib.contextmanager

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from shoal.cli.codes import debug, run_directory, usage
+from shoal.cli.codes import debug, file_beside, run_directory, usage
 
 FILES = {"netcdf": "draws.nc", "arrow": "draws.arrow", "parquet": "draws.parquet"}
 READERS = {
@@ -32,7 +32,7 @@ def export(directory: str, to: str, output: str | None, force: bool) -> None:
     from shoal.results.export import check_file
     from shoal.results.store import load
 
-    place = Path(output) if output else Path(directory) / FILES[to]
+    place = Path(output) if output else file_beside(directory, FILES[to])
     with usage():
         check_file(place, force)
         result = load(directory)

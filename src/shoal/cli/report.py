@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from shoal.cli.codes import debug, run_directory, usage
+from shoal.cli.codes import debug, file_beside, run_directory, usage
 
 
 @click.command(short_help="Write the run in DIR as one HTML file.")
@@ -16,7 +16,7 @@ def report(directory: str, out: str | None) -> None:
     from shoal.report import write
     from shoal.results.store import load
 
-    place = Path(out) if out else Path(directory) / "report.html"
+    place = Path(out) if out else file_beside(directory, "report.html")
     if not place.parent.is_dir():
         raise click.UsageError(
             f"The directory '{place.parent}' does not exist. Make it, or give --out a file in one that does."

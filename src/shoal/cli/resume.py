@@ -1,7 +1,6 @@
 """`shoal resume DIR`: go on with a run that was killed or stopped, or make it longer."""
 
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import click
@@ -32,13 +31,16 @@ def resume(directory: str, target: str | None, **options: Any) -> int:
       shoal resume runs/breast_cancer
       shoal resume runs/breast_cancer --add-samples 1000
     """
-    out = Path(directory).expanduser().absolute()
     use_cpu_devices(options["devices"])
     from shoal import sampling
+    from shoal.durable.at_url import known_of
     from shoal.durable.folder import beginning_of
+    from shoal.objects import place_of
 
     with usage():
-        there = beginning_of(out)
+        out = place_of(directory)
+        with known_of(out) as known:
+            there = beginning_of(known)
         if there is None:
             raise ValueError(f"There is no run in '{out}' that can go on: give the --out of shoal sample.")
     target = target or there.settings.get("target")

@@ -26,6 +26,7 @@ from shoal.cli.codes import (
 )
 
 if TYPE_CHECKING:
+    from shoal.objects import Objects
     from shoal.results.result import Result
     from shoal.samplers import Sampler
 
@@ -67,7 +68,9 @@ PRECISIONS = ("float32", "float64")
 @click.option("--keep", multiple=True, metavar="NAME", help="Keep this quantity, and others given so.  [default: all]")
 @click.option("--devices", type=click.IntRange(min=1), help="CPU devices to use.  [default: one per core]")
 @click.option(
-    "--out", type=click.Path(), help="A directory for the run; one that is there goes on.  [default: runs/TARGET]"
+    "--out",
+    type=click.Path(),
+    help="A directory or a URL (s3://bucket/run) for the run; one that is there goes on.  [default: runs/TARGET]",
 )
 @max_seconds
 @tensorboard
@@ -98,7 +101,7 @@ def sample(target: str, **options: Any) -> int:
     return concluded(lambda: run(model, recipe, out, options), out, options)
 
 
-def concluded(sampling: Callable[[], "Result"], out: Path | None, options: dict[str, Any]) -> int:
+def concluded(sampling: Callable[[], "Result"], out: "Path | Objects | None", options: dict[str, Any]) -> int:
     """Sample, tell of the result, and say by the exit code how it ended."""
     with terminable() as signals:
         try:
@@ -112,26 +115,29 @@ def concluded(sampling: Callable[[], "Result"], out: Path | None, options: dict[
 def code_of(result: "Result") -> int:
     """The exit code that says how a run ended."""
     kinds = {note.kind for note in result.notes}
-    if "failed" in kinds:
+    if kinds & {"failed", "not_uploaded"}:
         return FAILED
     if result.interrupted and "ended" not in kinds:
         return INTERRUPTED
     return DONE if result.converged else NOT_CONVERGED
 
 
-def stopped(out: Path | None, options: dict[str, Any], code: int) -> int:
+def stopped(out: "Path | Objects | None", options: dict[str, Any], code: int) -> int:
     """Tell of the draws of a run that was stopped, if there are any; returns the exit code."""
-    if out is not None and (out / "zarr.json").exists():
-        from shoal.results.store import load
+    goes_on = ""
+    if out is not None:
+        from shoal.results.store import has_store, load
 
-        tell(load(out), out, options)
-        return code
-    goes_on = f" The warmup so far is in {out}: shoal resume {out}" if out is not None and out.exists() else ""
+        if has_store(out):
+            tell(load(out), out, options)
+            return code
+        if not isinstance(out, Path) or out.exists():
+            goes_on = f" The warmup so far is in {out}: shoal resume {out}"
     click.echo(f"Stopped. There were no draws yet to keep.{goes_on}", err=True)
     return code
 
 
-def run(model: Any, recipe: "Sampler", out: Path | None, options: dict[str, Any]) -> "Result":
+def run(model: Any, recipe: "Sampler", out: "Path | Objects | None", options: dict[str, Any]) -> "Result":
     """Sample, with the options of the command line."""
     from shoal import sampling
 
@@ -154,7 +160,7 @@ def run(model: Any, recipe: "Sampler", out: Path | None, options: dict[str, Any]
     )
 
 
-def tell(result: "Result", out: Path | None, options: dict[str, Any]) -> None:
+def tell(result: "Result", out: "Path | Objects | None", options: dict[str, Any]) -> None:
     """The closing block, or JSON; when quiet, only what stands in the way, on standard error."""
     from shoal.cli.terminal import as_object, console, print_closing, print_json, print_verdict
     from shoal.report.overview import overview
@@ -208,11 +214,11 @@ def check_warmup(recipe: "Sampler", num_warmup: int | None) -> None:
         )
 
 
-def place_for(target: str, out: str | None) -> Path | None:
+def place_for(target: str, out: str | None) -> "Path | Objects | None":
     """Where the draws go: as asked, or the first free of runs/NAME, runs/NAME-2, ...
 
     Returns:
-        A directory that can be written or holds a run to go on with; None where nothing was asked for and Zarr is
+        A place that can be written or holds a run to go on with; None where nothing was asked for and Zarr is
         missing.
 
     Raises:
@@ -220,11 +226,7 @@ def place_for(target: str, out: str | None) -> Path | None:
     """
     if out is None and find_spec("zarr") is None:
         return None
-    name = targets.short_name(target)
-    place, number = Path(out or f"runs/{name}").expanduser(), 1
-    while out is None and place.exists():
-        number += 1
-        place = Path(f"runs/{name}-{number}")
+    place = out or free_directory(targets.short_name(target))
     from shoal.extras import require
 
     require("zarr", "Keeping draws in --out", extra="store")
@@ -235,6 +237,15 @@ def place_for(target: str, out: str | None) -> Path | None:
     except ValueError as error:
         words = f"--out {out}: {error}" if out else f"{error} (--out says where.)"
         raise click.UsageError(words) from error
+
+
+def free_directory(name: str) -> Path:
+    """The first of runs/NAME, runs/NAME-2, ... that is not there."""
+    place, number = Path(f"runs/{name}"), 1
+    while place.exists():
+        number += 1
+        place = Path(f"runs/{name}-{number}")
+    return place
 
 
 def use_cpu_devices(count: int | None) -> None:

@@ -5,7 +5,6 @@ import json
 import shlex
 import time
 from collections.abc import Iterator
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -40,10 +39,12 @@ def status(directory: str, watch: bool, as_json: bool) -> int:
 
     With --watch --json, one line of JSON for every look.
     """
+    from shoal.objects import place_of
     from shoal.watching.status import status_of
 
-    look = lambda: status_of(Path(directory).expanduser().absolute())
     with usage():
+        place = place_of(directory)
+        look = lambda: status_of(place)
         first = look()
     # Ctrl-C is how one stops watching, and ends nothing else.
     with contextlib.suppress(KeyboardInterrupt):

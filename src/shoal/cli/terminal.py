@@ -138,7 +138,7 @@ def print_closing(out: "Console", result: "Result", seen: Overview, directory: s
     else:
         from shoal.results.journal import FOLDER
 
-        goes_on = result.interrupted and (Path(directory) / FOLDER).is_dir()
+        goes_on = result.interrupted and ("://" in directory or (Path(directory) / FOLDER).is_dir())
         command = "resume" if goes_on else "report"
         copied = [("saved", directory), ("next", f"shoal {command} {shlex.quote(directory)}")]
         print_pairs(out, copied, wrap=False)

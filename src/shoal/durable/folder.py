@@ -2,10 +2,11 @@
 
 import contextlib
 import os
+import threading
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Any, NamedTuple, Self
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 import numpy as np
 
@@ -14,10 +15,14 @@ from shoal.durable.lock import held
 from shoal.paths import by_path
 from shoal.results.archive import Archive, DamagedFileError, read_archive, write_archive
 from shoal.results.journal import BEGINNING, FOLDER, KEPT, LOCK, Journal
+from shoal.results.result import Result
 from shoal.results.zarr_draws import FORMAT_VERSION
 from shoal.starts import Starts
 from shoal.warmup.ledger import Played
 from shoal.warmup.trail import Trail
+
+if TYPE_CHECKING:
+    from shoal.durable.mirror import Mirror
 
 # Of what bits depend on. The number of devices changes none.
 VERSIONS = ("shoal", "jax", "backend")
@@ -84,20 +89,26 @@ class RunFolder:
     Attributes:
         path: the directory.
         journal: of its draws.
+        name: what the user calls it: the directory, or a URL of which this is a copy.
         notes: what was found damaged, and what was done about it.
+        changing: held while files change: between that nothing is half done.
+        mirror: that sends it to its URL; None where it has none.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, name: str = "") -> None:
         """Take hold of a directory, and make it where it is missing.
 
         Args:
             path: as from `check_place`.
+            name: the URL of which it is a copy.
 
         Raises:
             ValueError: another process holds it.
         """
-        self.path, self.journal = path, Journal(path)
+        self.path, self.journal, self.name = path, Journal(path), name or str(path)
         self.notes: list[Finding] = []
+        self.changing = threading.RLock()
+        self.mirror: Mirror | None = None
         self._files = path / FOLDER
         self._files.mkdir(parents=True, exist_ok=True)
         self._lock = held(self._files / LOCK, path)
@@ -129,7 +140,8 @@ class RunFolder:
             "chosen": starts.chosen,
             "tuning_given": beginning.tuning is not None,
         }
-        write_archive(self._files / BEGINNING, arrays, facts)
+        with self.changing:
+            write_archive(self._files / BEGINNING, arrays, facts)
 
     def recall(self, number: int, asked: Mapping[str, Any]) -> Played | None:
         """As of a `Ledger`."""
@@ -170,8 +182,8 @@ class RunFolder:
     def keep_warmup(self, done: int, checkpoint: Checkpoint) -> None:
         """Where a warmup of fixed length is after so many draws."""
         self._write(f"warmup-{done:010d}.npz", checkpoint)
-        for path in sorted(self._files.glob("warmup-*.npz"))[:-KEPT]:
-            path.unlink(missing_ok=True)
+        earlier = sorted(self._files.glob("warmup-*.npz"))[:-KEPT]
+        self._delete("warmup-*.npz", keep=lambda path: path not in earlier)
 
     def warmup(self) -> Checkpoint | None:
         """Where a warmup of fixed length was last."""
@@ -210,6 +222,11 @@ class RunFolder:
                 return Checkpoint.read(state)
         return None
 
+    def keep(self, result: Result) -> None:
+        """Leave the draws of a result where it reads them from, as long as it is there."""
+        if self.mirror is not None:
+            self.mirror.keep(result)
+
     def note(self, words: str, remedy: str, kind: str = "recovered") -> None:
         """Say what was found, and what becomes of it."""
         self.notes.append(Finding(kind, "out", float("nan"), words, remedy, blocking=False))
@@ -223,7 +240,8 @@ class RunFolder:
             self.note(words, "They are of the same posterior.", "versions")
 
     def _write(self, name: str, checkpoint: Checkpoint) -> None:
-        write_archive(self._files / name, *checkpoint.archive)
+        with self.changing:
+            write_archive(self._files / name, *checkpoint.archive)
 
     def _read(self, name: str, otherwise: str) -> Archive | None:
         try:
@@ -236,9 +254,10 @@ class RunFolder:
             return None
 
     def _delete(self, pattern: str, keep: Callable[[Path], bool] = lambda path: False) -> None:
-        for path in self._files.glob(pattern):
-            if not keep(path):
-                path.unlink(missing_ok=True)
+        with self.changing:
+            for path in self._files.glob(pattern):
+                if not keep(path):
+                    path.unlink(missing_ok=True)
 
 
 def beginning_of(path: Path) -> Beginning | None:

@@ -2,7 +2,6 @@
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import jax.numpy as jnp
@@ -58,15 +57,15 @@ def differences(there: Mapping[str, Any], asked: Mapping[str, Any]) -> list[str]
     return said
 
 
-def other_run(path: Path, said: Sequence[str]) -> str:
+def other_run(name: str, said: Sequence[str]) -> str:
     """Why what is asked for does not go on with the run of a directory.
 
     Args:
-        path: the directory.
+        name: of the directory, or its URL.
         said: what differs.
     """
     return (
-        f"The directory '{path}' holds another run than the one that is asked for. What differs: {'; '.join(said)}. "
+        f"The directory '{name}' holds another run than the one that is asked for. What differs: {'; '.join(said)}. "
         "Give a new directory, or ask for what is there: the same call goes on with it, and shoal.load reads its draws."
     )
 

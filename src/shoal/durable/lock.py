@@ -26,12 +26,12 @@ class Holder(NamedTuple):
     name: str
 
 
-def held(file: Path, run: Path) -> int:
+def held(file: Path, run: Path | str) -> int:
     """An open file that this process alone has locked; the system lets go of it when the process ends.
 
     Args:
         file: to lock, made where it is missing.
-        run: the directory of the run, for the message.
+        run: the directory of the run, or its URL, for the message.
 
     Raises:
         ValueError: another process holds it.

@@ -20,13 +20,16 @@ MOST_WAITING = 1
 class BackgroundDraws:
     """Appends chunks to a store in the order in which they come."""
 
-    def __init__(self, draws: MemoryDraws | ZarrDraws) -> None:
+    def __init__(
+        self, draws: MemoryDraws | ZarrDraws, changing: contextlib.AbstractContextManager[Any] | None = None
+    ) -> None:
         """Begin with nothing to do.
 
         Args:
             draws: the store; nothing else may write to it until all is settled.
+            changing: held while a chunk is written.
         """
-        self._draws = draws
+        self._draws, self._changing = draws, changing or contextlib.nullcontext()
         self._queue: queue.Queue[tuple[Any, Any, Archive | None] | None] = queue.Queue(MOST_WAITING)
         self._failure: BaseException | None = None
         self._abandoned = False
@@ -102,4 +105,5 @@ class BackgroundDraws:
     def _append(self, values: Mapping[str, np.ndarray], stats: Mapping[str, np.ndarray], state: Archive | None) -> None:
         # Copies: what came is a part of a larger buffer, which is free when they are made.
         copied = lambda kind: {name: np.array(array, order="C") for name, array in kind.items()}
-        self._draws.append(copied(values), copied(stats), state)
+        with self._changing:
+            self._draws.append(copied(values), copied(stats), state)

@@ -7,6 +7,7 @@ it, and whoever reads them next finds it here.
 
 import contextlib
 import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -116,6 +117,12 @@ class Journal:
     def beyond(self, count: int) -> list[Path]:
         """The files that go further than so many draws."""
         return [path for path in self.files() if _span(path)[1] > count]
+
+    @staticmethod
+    def names_beyond(names: Iterable[str], count: int) -> list[str]:
+        """Of names of files, those of chunks that go further than so many draws."""
+        paths = (Path(name) for name in names)
+        return [str(path) for path in paths if _NAME.fullmatch(path.name) and _span(path)[1] > count]
 
     def forget(self, paths: list[Path]) -> None:
         """Delete files."""

@@ -1,7 +1,7 @@
 """The draws of a run that is under way, as a result that does not change any more."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import numpy as np
 
@@ -23,6 +23,7 @@ class SoFar:
         timing: of what came before them.
         gradients: evaluations in warmup.
         notes: findings made so far.
+        keep: told of a result that reads from there.
     """
 
     draws: MemoryDraws | ZarrDraws
@@ -30,6 +31,7 @@ class SoFar:
     timing: Timing
     gradients: int
     notes: tuple[Finding, ...]
+    keep: Callable[[Result], None] = lambda result: None
 
     def result(self, seconds: float, gradients: int) -> Result | None:
         """The draws so far; None where there are none.
@@ -41,6 +43,7 @@ class SoFar:
         if isinstance(self.draws, ZarrDraws):
             # As another process would: the arrays and the journal are written so that it may at any time.
             found = load(self.draws.path)
+            self.keep(found)
         else:
             draws, stats = self.draws.so_far()
             found = Result(draws, stats, **vars(self.draws.header))

@@ -2,6 +2,7 @@
 
 import json
 import os
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -9,10 +10,11 @@ import numpy as np
 
 from shoal.diagnostics.findings import Finding
 from shoal.diagnostics.unkept import not_judged_yet
+from shoal.objects import Objects, explained, place_of
 from shoal.results.damage import find_damage
 from shoal.results.directories import check_new
 from shoal.results.draws import Header, MemoryDraws
-from shoal.results.journal import Journal
+from shoal.results.journal import FOLDER, Journal, Part
 from shoal.results.made import zarr_package
 from shoal.results.result import Gradients, Result, Timing
 from shoal.results.stored_draws import StoredDraws
@@ -66,21 +68,29 @@ def load(path: str | os.PathLike[str]) -> Result:
     timing, and counts as interrupted.
 
     Args:
-        path: the directory of a run.
+        path: the directory of a run, or its URL: then draws are fetched from there when they are asked for.
 
     Returns:
         The result, with the findings that were made when it was written.
 
     Raises:
-        ValueError: there is no run, or one of a newer format.
+        ValueError: there is no run, or one of a newer format, or the store of the URL cannot be used.
+        ModuleNotFoundError: a package is missing that the URL needs.
     """
-    place = Path(path).expanduser().absolute()
+    place = place_of(path)
+    if isinstance(place, Objects):
+        with explained(place):
+            return _loaded(place)
+    return _loaded(place)
+
+
+def _loaded(place: Path | Objects) -> Result:
     root = _open(place)
     attributes: dict[str, Any] = root.attrs.asdict()
     version = attributes.get("format_version", 0)
     if version > FORMAT_VERSION:
         raise ValueError(
-            f"The run in '{path}' has format {version}, and this version of Shoal reads formats up to "
+            f"The run in '{place}' has format {version}, and this version of Shoal reads formats up to "
             f"{FORMAT_VERSION}: install a newer Shoal to load it."
         )
 
@@ -92,7 +102,7 @@ def load(path: str | os.PathLike[str]) -> Result:
         return json.loads(attributes[name]) if name in attributes and name not in late else default
 
     count = int(attributes["draws_committed"])
-    tail = [] if ended else Journal(place).after(count)
+    tail = [] if ended else _after(place, count)
     coords = {name: _ticks(array) for name, array in _arrays(root, "posterior").items() if _is_coordinate(array)}
     findings, settings = read("findings", None), read("settings", {})
     unjudged = [not_judged_yet()] if settings.get("keep") and not ended else []
@@ -126,12 +136,26 @@ def is_damaged(path: Path) -> bool:
     return bool(find_damage(path, arrays, int(root.attrs["draws_committed"])).words)
 
 
-def _open(path: Path) -> Any:
+def has_store(place: Path | Objects) -> bool:
+    """Whether there are draws to load, or were to be."""
+    return place.has("zarr.json") if isinstance(place, Objects) else (place / "zarr.json").exists()
+
+
+def _after(place: Path | Objects, count: int) -> list[Part]:
+    """Chunks of draws that follow on so many."""
+    if isinstance(place, Path):
+        return Journal(place).after(count)
+    with tempfile.TemporaryDirectory(prefix="shoal-") as folder:
+        place.fetch_all(Journal.names_beyond(place.listed(FOLDER), count), Path(folder))
+        return Journal(Path(folder)).after(count)
+
+
+def _open(path: Path | Objects) -> Any:
     zarr = zarr_package()
-    if not (path / "zarr.json").exists():
-        state = "does not exist" if not path.exists() else "does not hold a run"
+    if not has_store(path):
+        state = "does not exist" if isinstance(path, Path) and not path.exists() else "does not hold a run"
         raise ValueError(f"'{path}' {state}: give the directory that was given as `out` to shoal.sample, or to `save`.")
-    root = zarr.open_group(str(path), mode="r")
+    root = zarr.open_group(path.as_zarr() if isinstance(path, Objects) else str(path), mode="r")
     if "draws_committed" not in root.attrs or "posterior" not in root:
         raise ValueError(
             f"'{path}' is a Zarr store, but not one that Shoal wrote, or its first lines were never written: "

@@ -2,15 +2,19 @@
 
 import datetime
 import json
+import os
+import tempfile
 import time
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from shoal.durable.claim import holder_at
 from shoal.durable.lock import Holder, holder_of
+from shoal.objects import Objects, Stored, explained
 from shoal.results.archive import DamagedFileError, read_archive
-from shoal.results.journal import BEGINNING, FOLDER, LOCK
+from shoal.results.journal import BEGINNING, FOLDER, LOCK, Journal
 from shoal.results.made import attributes_of, made
-from shoal.watching.metrics import last_metrics
+from shoal.watching.metrics import FILE, TAIL, last_metrics
 
 
 class Status(NamedTuple):
@@ -75,23 +79,47 @@ class Status(NamedTuple):
         }
 
 
-def status_of(run: Path) -> Status:
+def status_of(place: Path | Objects) -> Status:
     """How a run is getting on; nothing of it is changed, and nobody is kept from writing it.
 
     Args:
-        run: the directory of the run.
+        place: of the run.
 
     Raises:
-        ValueError: there is no run.
+        ValueError: there is no run, or the store of a URL cannot be used.
     """
+    # Who writes it is asked before the files: of a run that ends meanwhile the end is then seen.
+    if isinstance(place, Path):
+        return _status(place, place, holder_of(place / FOLDER / LOCK))
+    with tempfile.TemporaryDirectory(prefix="shoal-") as folder, explained(place):
+        holder = holder_at(place, listed := place.listed())
+        _outline(place, listed, Path(folder))
+        return _status(place, Path(folder), holder)
+
+
+def _outline(objects: Objects, listed: dict[str, Stored], run: Path) -> None:
+    """Make a directory that says of a run how it is: of chunks it has the names alone, and of metrics the end."""
+    objects.fetch_all([name for name in ("zarr.json", f"{FOLDER}/{BEGINNING}") if name in listed], run)
+    (run / FOLDER).mkdir(exist_ok=True)
+    for name in Journal.names_beyond(listed, 0):
+        (run / name).touch()
+    if FILE in listed:
+        (run / FILE).write_bytes(objects.tail(FILE, TAIL))
+    times = [told.modified.timestamp() for told in listed.values() if told.modified is not None]
+    last = max(times, default=0.0)
+    for path in (*run.rglob("*"), run):
+        os.utime(path, (last, last))
+
+
+def _status(place: Path | Objects, run: Path, holder: Holder) -> Status:
     files = run / FOLDER
-    # Before the files: of a run that ends meanwhile the end is then seen.
-    holder = holder_of(files / LOCK)
     store = _attributes(run)
     begun = (files / BEGINNING).is_file()
     if "draws_committed" not in store and not begun and not holder.writing:
         state = "does not exist" if not run.exists() else "does not hold a run"
-        raise ValueError(f"'{run}' {state}: give the directory that was given as `out` to shoal.sample, or to `save`.")
+        raise ValueError(
+            f"'{place}' {state}: give the directory that was given as `out` to shoal.sample, or to `save`."
+        )
     settings = json.loads(store["settings"]) if "settings" in store else _settings(files)
     metrics = last_metrics(run) or {}
     there = made(run)
