@@ -2,12 +2,12 @@
 
     python benchmarks/memory.py [--draws 1000 20000] [--moments 250 2500] [--out benchmarks/results/memory.json]
 
-A normal distribution of 61 coordinates, one leapfrog step for a draw: next to nothing is computed. 512 chains write their
-draws to disk as fast as it can take them, 125 kB each. 4,096 chains keep moments (keep="moments"), of a megabyte of
-draws at a time, with and without a directory. Every run is a process of its own, which ends when it has sampled, those
-with moments when they have been judged and summarised. Linux keeps the most that it had in memory meanwhile; the
-picture, a PNG beside the figures, shows what it has ten times a second. Programs come from the cache after the first run
-of a kind, which is not counted.
+A normal distribution of 61 coordinates, one leapfrog step for a draw: next to nothing is computed. 512 chains write
+their draws to disk as fast as it can take them, 125 kB each. 4,096 chains keep moments (keep="moments"), with and
+without a directory; a draw of theirs is a megabyte. Every run is a process of its own, which ends when it has sampled,
+those with moments when they have been judged and summarised. Linux keeps the most that it had in memory meanwhile; the
+picture, a PNG beside the figures, shows what it has ten times a second. The programs of runs with moments come from the
+cache.
 """
 
 import argparse
@@ -48,7 +48,7 @@ def timed(*arguments, drawn=shoal.drawing._drawn):
 
 
 shoal.drawing._drawn = timed
-jax.devices()
+shoal.Model, jax.devices()
 print("import", most(), flush=True)
 model = shoal.Model(params={{"x": shoal.real({dim})}}, log_density=lambda p: -0.5 * jnp.sum(p["x"] ** 2))
 asked = {{"num_chains": {chains}, "num_samples": {draws}, "sampler": shoal.HMC(step_size=1.0, num_steps=1), **{kept}}}

@@ -6,7 +6,7 @@ import os
 import zlib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import IO, Any, NamedTuple, cast
 
 import numpy as np
 
@@ -42,20 +42,37 @@ def write_archive(path: Path, arrays: Mapping[str, Any], facts: Mapping[str, Any
         arrays: by name; no name is `FACTS`.
         facts: what JSON can hold, and numbers that are not finite.
     """
-    buffer = io.BytesIO()
     members: dict[str, Any] = {**arrays, FACTS: np.frombuffer(json.dumps(facts).encode(), np.uint8)}
-    np.savez(buffer, **members)
-    buffer.write(b"%08x" % zlib.crc32(buffer.getbuffer()))
     part = path.with_name(path.name + UNFINISHED)
     try:
         with part.open("wb") as file:
-            file.write(buffer.getbuffer())
+            summed = _Summed(file)
+            np.savez(cast(Any, summed), **members)  # not by way of memory: members may be large
+            file.write(b"%08x" % summed.sum)
             file.flush()
             os.fsync(file.fileno())
         part.replace(path)
     except BaseException:
         part.unlink(missing_ok=True)
         raise
+
+
+class _Summed:
+    """A file that is written from its beginning to its end, and the CRC-32 of what was written."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file, self.sum = file, 0
+
+    def write(self, data: bytes) -> int:
+        self.sum = zlib.crc32(data, self.sum)
+        return self._file.write(data)
+
+    def flush(self) -> None:
+        self._file.flush()
+
+    def read(self) -> bytes:
+        """NumPy takes what cannot be read for the name of a file."""
+        raise io.UnsupportedOperation("read")
 
 
 def read_archive(path: Path) -> Archive:

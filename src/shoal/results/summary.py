@@ -46,12 +46,12 @@ def summary(result: "Result", var_names: Sequence[str] | str | None) -> Any:
     tables = [result.table[name] for name in wanted]
     columns = {
         column: np.concatenate([table[column].ravel() for table in tables] or [np.empty(0)])
-        for column in columns_of(result)
+        for column in shown_columns(result)
     }
     return pandas.DataFrame(columns, index=rows)
 
 
-def columns_of(result: "Result") -> tuple[str, ...]:
+def shown_columns(result: "Result") -> tuple[str, ...]:
     """Those of the summary: of draws that were not kept the quantiles, too, since there is no other way to them."""
     return COLUMNS if result.moments is None or result.moments.coordinates else (*COLUMNS, *QUANTILES)
 
