@@ -142,7 +142,7 @@ def compiled[**P, R](function: Callable[P, R]) -> Compiled[P, R]:
 
 
 def give_back() -> None:
-    """Give the system back what compiling has freed: on Linux the allocator keeps it, tens of megabytes of it."""
+    """Give the system back what is free, as after compiling: on Linux the allocator keeps it, tens of megabytes."""
     with contextlib.suppress(OSError, AttributeError, TypeError):  # other systems have other allocators
         ctypes.CDLL(None).malloc_trim(0)
 

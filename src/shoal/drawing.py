@@ -53,6 +53,8 @@ def sampled(session: Session, settings: dict[str, Any]) -> Result:
     notes = (*session.starts.findings, *warm.findings)
     session.expose(SoFar(draws, tuning, Timing(compiled, warm.seconds), warm.gradients, notes))
     drawn = _drawn(session, phase, draws)
+    if request.folded:
+        give_back()
     recovered = () if session.folder is None else tuple(session.folder.notes)
     result = Result(
         draws=draws.draws,

@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import zipfile
 import zlib
 from collections.abc import Mapping
 from pathlib import Path
@@ -47,7 +48,11 @@ def write_archive(path: Path, arrays: Mapping[str, Any], facts: Mapping[str, Any
     try:
         with part.open("wb") as file:
             summed = _Summed(file)
-            np.savez(cast(Any, summed), **members)  # not by way of memory: members may be large
+            # Not `numpy.savez`: it copies what it writes, and folds are large.
+            with zipfile.ZipFile(cast(Any, summed), "w") as archive:
+                for name, array in members.items():
+                    with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
+                        _write_array(member, np.asarray(array))
             file.write(b"%08x" % summed.sum)
             file.flush()
             os.fsync(file.fileno())
@@ -55,6 +60,13 @@ def write_archive(path: Path, arrays: Mapping[str, Any], facts: Mapping[str, Any
     except BaseException:
         part.unlink(missing_ok=True)
         raise
+
+
+def _write_array(member: IO[bytes], array: np.ndarray) -> None:
+    descr = np.lib.format.dtype_to_descr(array.dtype)
+    header = {"descr": descr, "fortran_order": False, "shape": array.shape}
+    np.lib.format.write_array_header_2_0(member, header)
+    member.write(np.ascontiguousarray(array).reshape(-1).view(np.uint8))
 
 
 class _Summed:
@@ -69,10 +81,6 @@ class _Summed:
 
     def flush(self) -> None:
         self._file.flush()
-
-    def read(self) -> bytes:
-        """NumPy takes what cannot be read for the name of a file."""
-        raise io.UnsupportedOperation("read")
 
 
 def read_archive(path: Path) -> Archive:

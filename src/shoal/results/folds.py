@@ -61,6 +61,8 @@ class Folds:
         last: the last draw.
         stride: of the draws beside the sums; the last of each so many.
         kept: how many these are.
+        some: these draws, `[draw, chain, number]`, and room for more.
+        some_stats: their sample statistics, `[draw, chain]`.
     """
 
     def __init__(self, slots: Mapping[str, Slot], stats: Mapping[str, np.dtype], chains: int, smallest: int) -> None:
@@ -89,8 +91,8 @@ class Folds:
         per_draw = chains * (numbers * dtype.itemsize + sum(kind.itemsize for kind in self.stats.values()))
         fewest = max(FEW, -(-FEW_OF_ALL // smallest))
         room = 2 * (int(np.clip(BYTES // per_draw, min(fewest, MANY), MANY)) // 2)
-        self.some = np.zeros((chains, room, numbers), dtype)
-        self.some_stats = {name: np.zeros((chains, room), kind) for name, kind in self.stats.items()}
+        self.some = np.zeros((room, chains, numbers), dtype)
+        self.some_stats = {name: np.zeros((room, chains), kind) for name, kind in self.stats.items()}
 
     @classmethod
     def of(cls, values: Mapping[str, np.ndarray], stats: Mapping[str, np.ndarray], superchain: np.ndarray) -> "Folds":
@@ -145,16 +147,16 @@ class Folds:
         """Keep the draw where it is the last of a stride; where there is no room, only every second one before it."""
         if self.count % self.stride:
             return
-        if self.kept == self.some.shape[1]:
+        if self.kept == len(self.some):
             self.stride, self.kept = 2 * self.stride, self.kept // 2
             for array in (self.some, *self.some_stats.values()):
                 for place in range(self.kept):
-                    array[:, place] = array[:, 2 * place + 1]
+                    array[place] = array[2 * place + 1]
             if self.count % self.stride:
                 return
-        self.some[:, self.kept] = row
+        self.some[self.kept] = row
         for name, stat in self.some_stats.items():
-            stat[:, self.kept] = stats[name]
+            stat[self.kept] = stats[name]
         self.kept += 1
 
     @property
@@ -176,9 +178,9 @@ class Folds:
     def arrays(self) -> dict[str, np.ndarray]:
         """What it remembers, by name."""
         sums = {name: np.asarray(getattr(self, name)) for name in SUMS}
-        stats = {f"some_{name}": stat[:, : self.kept] for name, stat in self.some_stats.items()}
+        stats = {f"some_{name}": stat[: self.kept] for name, stat in self.some_stats.items()}
         sketch = {f"sketch_{name}": array for name, array in self.sketch.arrays.items()}
-        return {**sums, "some": self.some[:, : self.kept], **stats, **sketch}
+        return {**sums, "some": self.some[: self.kept], **stats, **sketch}
 
     @classmethod
     def restored(cls, facts: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> "Folds":
@@ -186,12 +188,12 @@ class Folds:
         slots = {name: Slot(at, tuple(shape), np.dtype(kind)) for name, (at, shape, kind) in facts["slots"].items()}
         stats = {name: np.dtype(kind) for name, kind in facts["stats"].items()}
         folds = cls(slots, stats, len(arrays["mean"]), int(facts["smallest"]))
-        folds.count, folds.stride, folds.kept = int(facts["count"]), int(facts["stride"]), arrays["some"].shape[1]
+        folds.count, folds.stride, folds.kept = int(facts["count"]), int(facts["stride"]), len(arrays["some"])
         for name in SUMS:
             getattr(folds, name)[...] = arrays[name]
-        folds.some[:, : folds.kept] = arrays["some"]
+        folds.some[: folds.kept] = arrays["some"]
         for name, stat in folds.some_stats.items():
-            stat[:, : folds.kept] = arrays[f"some_{name}"]
+            stat[: folds.kept] = arrays[f"some_{name}"]
         folds.sketch.restore(
             {name.removeprefix("sketch_"): array for name, array in arrays.items() if name.startswith("sketch_")}
         )

@@ -47,7 +47,7 @@ class SomeDraws(Mapping[str, np.ndarray]):
 
     def variable(self, name: str) -> SomeVariable:
         """A variable that is looked at part by part."""
-        slot, draws = self._folds.slots[name], self._folds.some[:, : self._folds.kept]
+        slot, draws = self._folds.slots[name], self._folds.some[: self._folds.kept].swapaxes(0, 1)
         return SomeVariable(draws[:, :, slot.place], (*draws.shape[:2], *slot.shape))
 
     def __getitem__(self, name: str) -> np.ndarray:
@@ -107,7 +107,7 @@ class Moments:
     @property
     def sample_stats(self) -> dict[str, np.ndarray]:
         """The sample statistics of the same draws, `[chain, draw]` each."""
-        return {name: stat[:, : self.folds.kept] for name, stat in self.folds.some_stats.items()}
+        return {name: np.ascontiguousarray(stat[: self.folds.kept].T) for name, stat in self.folds.some_stats.items()}
 
     @property
     def divergences(self) -> np.ndarray:
