@@ -1,11 +1,13 @@
-"""Whether the memory of a run on disk grows with its length: resident bytes of two runs of different lengths.
+"""Whether the memory of a run grows with its length: resident bytes of runs of different lengths.
 
-    python benchmarks/memory.py [--draws 1000 20000] [--out benchmarks/results/memory.json]
+    python benchmarks/memory.py [--draws 1000 20000] [--moments 250 2500] [--out benchmarks/results/memory.json]
 
-A normal distribution of 61 coordinates, 512 chains, one leapfrog step for a draw: next to nothing is computed, so that
-draws come as fast as a disk can take them, 125 kB each. Every run is a process of its own, which ends when it has
-sampled. Linux keeps the most that it had in memory meanwhile; the picture, a PNG beside the figures, shows what it has
-ten times a second.
+A normal distribution of 61 coordinates, one leapfrog step for a draw: next to nothing is computed. 512 chains write
+their draws to disk as fast as it can take them, 125 kB each. 4,096 chains keep moments (keep="moments"), with and
+without a directory; a draw of theirs is a megabyte. Every run is a process of its own, which ends when it has sampled,
+those with moments when they have been judged and summarised. Linux keeps the most that it had in memory meanwhile; the
+picture, a PNG beside the figures, shows what it has ten times a second. The programs of runs with moments come from the
+cache.
 """
 
 import argparse
@@ -18,12 +20,15 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-CHAINS, DIM = 512, 61
+CHAINS, DIM, MANY_CHAINS = 512, 61, 4096
+# What a process with moments may have beyond the import, in bytes.
+LIMIT = 200e6
 CODE = """
 import os
 import sys
 from pathlib import Path
 
+import jax
 import jax.numpy as jnp
 import shoal
 import shoal.drawing
@@ -37,15 +42,20 @@ def most():
 
 def timed(*arguments, drawn=shoal.drawing._drawn):
     print("before", most(), flush=True)
-    drawn(*arguments)
+    found = drawn(*arguments)
     print("sampling", most(), flush=True)
-    os._exit(0)
+    return found if asked.get("keep") else os._exit(0)
 
 
 shoal.drawing._drawn = timed
+shoal.Model, jax.devices()
+print("import", most(), flush=True)
 model = shoal.Model(params={{"x": shoal.real({dim})}}, log_density=lambda p: -0.5 * jnp.sum(p["x"] ** 2))
-asked = {{"num_chains": {chains}, "num_samples": {draws}, "sampler": shoal.HMC(step_size=1.0, num_steps=1)}}
-shoal.sample(model, out=sys.argv[1], progress_bar=False, **asked)
+asked = {{"num_chains": {chains}, "num_samples": {draws}, "sampler": shoal.HMC(step_size=1.0, num_steps=1), **{kept}}}
+result = shoal.sample(model, progress_bar=False, **asked)
+result.findings, result.table
+print("verdict", most(), flush=True)
+os._exit(0)
 """
 
 
@@ -58,10 +68,11 @@ def resident(process: int) -> int | None:
         return None
 
 
-def measured(draws: int, out: Path) -> dict[str, Any]:
+def measured(chains: int, draws: int, out: Path | None, **kept: str) -> dict[str, Any]:
     """One run: the most bytes by phase, and what was resident after so many seconds."""
-    code = CODE.format(dim=DIM, chains=CHAINS, draws=draws)
-    process = subprocess.Popen([sys.executable, "-c", code, str(out)], stdout=subprocess.PIPE, text=True)
+    asked = kept | ({} if out is None else {"out": str(out)})
+    code = CODE.format(dim=DIM, chains=chains, draws=draws, kept=asked)
+    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
     began, rows = time.perf_counter(), []
     while process.poll() is None:
         if (now := resident(process.pid)) is not None:
@@ -71,46 +82,70 @@ def measured(draws: int, out: Path) -> dict[str, Any]:
         raise SystemExit(f"the run of {draws} draws ended with {process.returncode}")
     assert process.stdout is not None
     most = {phase: int(size) for phase, size in map(str.split, process.stdout.read().splitlines())}
-    return {"draws": draws, "most": most, "resident": rows}
+    told = ", ".join(f"{phase} {size / 1e6:.0f} MB" for phase, size in most.items())
+    print(f"{chains:,} chains, {draws:,} draws, {asked}: at most {told}", flush=True)
+    return {"chains": chains, "draws": draws, "on_disk": out is not None, "most": most, "resident": rows}
 
 
-def picture(runs: list[dict[str, Any]], path: Path) -> None:
+def beyond_import(run: dict[str, Any]) -> int:
+    """The most bytes of a run beyond what its process had after the import."""
+    return max(size for phase, size in run["most"].items() if phase != "import") - run["most"]["import"]
+
+
+def picture(runs: list[dict[str, Any]], moments: list[dict[str, Any]], path: Path) -> None:
     """Resident memory against time, a line for every run, with what was the most while sampling."""
     from matplotlib.figure import Figure
 
-    drawn = Figure(figsize=(7.0, 3.6), layout="constrained")
-    axes = drawn.subplots()
+    drawn = Figure(figsize=(9.6, 3.8), layout="constrained")
+    left, right = drawn.subplots(1, 2, sharey=True)
     for run, colour in zip(runs, ("#1f77b4", "#d95f02", "#555555"), strict=False):
-        seconds, sizes = zip(*run["resident"], strict=True)
-        size = run["draws"] * CHAINS * DIM * 4 / 1e9
-        label = f"{run['draws']:,} draws of each chain, {size:.2f} GB"
-        axes.plot(seconds, [one / 1e9 for one in sizes], color=colour, label=label)
-        axes.axhline(run["most"]["sampling"] / 1e9, color=colour, linewidth=0.8, linestyle=":")
-    axes.set(xlabel="seconds since the process began", ylabel="resident memory, GB", ylim=(0, None))
-    axes.set_title(f"{CHAINS} chains, {DIM} parameters, to disk; dotted: the most while sampling", fontsize=10)
-    axes.legend(frameon=False, fontsize=9)
+        label = f"{run['draws']:,} draws of each chain, {run['draws'] * CHAINS * DIM * 4 / 1e9:.2f} GB"
+        left.plot(*in_gigabytes(run), color=colour, label=label)
+        left.axhline(run["most"]["sampling"] / 1e9, color=colour, linewidth=0.8, linestyle=":")
+    left.set_title(f"{CHAINS} chains, all draws to disk; dotted: the most while sampling", fontsize=9)
+    for run, colour in zip(moments, ("#1f77b4", "#d95f02", "#1b9e77", "#7570b3"), strict=False):
+        label = f"{run['draws']:,} draws{', to disk' if run['on_disk'] else ''}"
+        right.plot(*in_gigabytes(run), color=colour, label=f"{label}: {beyond_import(run) / 1e6:.0f} MB")
+    bound = (max(run["most"]["import"] for run in moments) + LIMIT) / 1e9
+    right.axhline(bound, color="#555555", linewidth=0.8, linestyle=":")
+    right.set_title(f'{MANY_CHAINS:,} chains, keep="moments"; dotted: 200 MB above the import', fontsize=9)
+    for axes in (left, right):
+        axes.set(xlabel="seconds since the process began", ylim=(0, None))
+        axes.legend(frameon=False, fontsize=8, loc="lower right")
+    left.set_ylabel("resident memory, GB")
+    drawn.suptitle(f"{DIM} parameters; beside the names on the right: the most above the import", fontsize=9)
     drawn.savefig(path, dpi=130)
+
+
+def in_gigabytes(run: dict[str, Any]) -> tuple[list[float], list[float]]:
+    """Seconds and gigabytes of a run."""
+    seconds, sizes = zip(*run["resident"], strict=True)
+    return list(seconds), [size / 1e9 for size in sizes]
 
 
 def main() -> None:
     """Measure, print, write."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--draws", type=int, nargs="+", default=[1000, 20_000])
+    parser.add_argument("--moments", type=int, nargs="+", default=[250, 2500])
     parser.add_argument("--out", type=Path)
     arguments = parser.parse_args()
-    runs = []
-    for draws in arguments.draws:
-        with tempfile.TemporaryDirectory() as folder:
-            runs.append(measured(draws, Path(folder) / "run"))
-        told = ", ".join(f"{phase} {size / 1e6:.0f} MB" for phase, size in runs[-1]["most"].items())
-        print(f"{draws:,} draws: at most {told}", flush=True)
+    runs, moments = [], []
+    with tempfile.TemporaryDirectory() as folder:
+        for number, draws in enumerate(arguments.draws):
+            runs.append(measured(CHAINS, draws, Path(folder) / f"all-{number}"))
+        measured(MANY_CHAINS, 20, None, keep="moments")  # fills the cache of compiled programs
+        for number, draws in enumerate(arguments.moments):
+            moments.append(measured(MANY_CHAINS, draws, None, keep="moments"))
+            moments.append(measured(MANY_CHAINS, draws, Path(folder) / f"moments-{number}", keep="moments"))
     first, last = (run["most"]["sampling"] for run in (runs[0], runs[-1]))
     print(f"while sampling, {last / first:.3f} times as much for {arguments.draws[-1] / arguments.draws[0]:g} times")
+    print(f"moments: at most {max(map(beyond_import, moments)) / 1e6:.0f} MB above the import")
     if arguments.out:
-        found = {"chains": CHAINS, "dim": DIM, "runs": runs}
+        found = {"chains": CHAINS, "dim": DIM, "runs": runs, "moments": moments}
         found["versions"] = {name: version(name) for name in ("jax", "zarr", "numpy")}
         arguments.out.write_text(json.dumps(found) + "\n")
-        picture(runs, arguments.out.with_suffix(".png"))
+        picture(runs, moments, arguments.out.with_suffix(".png"))
 
 
 if __name__ == "__main__":

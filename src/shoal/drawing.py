@@ -5,12 +5,15 @@ from dataclasses import replace
 from typing import Any, NamedTuple
 
 import equinox as eqx
+import numpy as np
 
+from shoal.compiling import give_back
 from shoal.diagnostics.findings import Finding
 from shoal.paths import by_path
 from shoal.results.background import BackgroundDraws
 from shoal.results.draws import Header, MemoryDraws
 from shoal.results.failure import cut_short, ended, unfinished
+from shoal.results.folded_draws import MemoryFolds, ZarrFolds
 from shoal.results.made import made
 from shoal.results.result import Gradients, Result, Timing
 from shoal.results.so_far import SoFar
@@ -21,6 +24,7 @@ from shoal.session import Phase, Session
 from shoal.warming import warmed
 from shoal.watching.record import Told
 
+type Sink = MemoryDraws | MemoryFolds | ZarrDraws
 type Known = tuple[int, Told | None]
 
 
@@ -44,11 +48,15 @@ def sampled(session: Session, settings: dict[str, Any]) -> Result:
     with session.changing:
         draws, phase = _opened(session, header, Phase(enter(sampling, run, session.placement, request.num_samples)))
     compile_phase(sampling, phase.run, session.placement, capacity)
+    if request.folded:
+        give_back()
     compiled = session.seconds + warm.compile_seconds + time.perf_counter() - began
     notes = (*session.starts.findings, *warm.findings)
     so_far = SoFar(draws, tuning, Timing(compiled, warm.seconds), warm.gradients, notes)
     session.expose(so_far if session.folder is None else replace(so_far, keep=session.folder.keep))
     drawn = _drawn(session, phase, draws)
+    if request.folded:
+        give_back()
     recovered = () if session.folder is None else tuple(session.folder.notes)
     result = Result(
         draws=draws.draws,
@@ -59,6 +67,7 @@ def sampled(session: Session, settings: dict[str, Any]) -> Result:
         tuning=tuning,
         interrupted=drawn.interrupted,
         notes=(*notes, *recovered, *drawn.findings),
+        moments=draws.moments(drawn.coordinates) if isinstance(draws, MemoryFolds | ZarrFolds) else None,
     )
     try:
         with session.changing:
@@ -81,12 +90,12 @@ def _ended(session: Session) -> Result | None:
     return load(folder.path)
 
 
-def _opened(session: Session, header: Header, phase: Phase) -> tuple[MemoryDraws | ZarrDraws, Phase]:
+def _opened(session: Session, header: Header, phase: Phase) -> tuple[Sink, Phase]:
     """Where draws go, and how far sampling has got there."""
-    folder, length = session.folder, session.request.num_kept
+    folder, length, folded = session.folder, session.request.num_kept, session.request.folded
     if folder is None:
-        return MemoryDraws(length, header), phase
-    draws = ZarrDraws.reopened(folder.path, length, header)
+        return MemoryFolds(header) if folded else MemoryDraws(length, header), phase
+    draws = (ZarrFolds if folded else ZarrDraws).reopened(folder.path, length, header)
     damage = draws.clear_damage()
     if damage:
         folder.note(f"Draws on disk are damaged: {damage}.", "All are made again, the same.")
@@ -97,6 +106,8 @@ def _opened(session: Session, header: Header, phase: Phase) -> tuple[MemoryDraws
     count = phase.done // session.request.thinning
     folder.journal.forget(folder.journal.beyond(count))
     draws.rewind(count)
+    if kept is not None and isinstance(draws, ZarrFolds):
+        draws.restore(kept.facts["folds"], kept.tree("folds"))
     return draws, phase
 
 
@@ -108,15 +119,17 @@ class Drawn(NamedTuple):
         gradients: evaluations for the draws that there are, used and paid.
         interrupted: whether there are fewer than were asked for.
         findings: why, where nobody asked for that, and what the draws do not tell.
+        coordinates: what is known of these where nothing else is kept.
     """
 
     seconds: float
     gradients: tuple[int, int]
     interrupted: bool
     findings: tuple[Finding, ...]
+    coordinates: dict[str, np.ndarray]
 
 
-def _drawn(session: Session, phase: Phase, draws: MemoryDraws | ZarrDraws) -> Drawn:
+def _drawn(session: Session, phase: Phase, draws: Sink) -> Drawn:
     """Make the draws that are missing."""
     run, done, seconds = phase
     sampling, capacity = session.sampling
@@ -156,8 +169,10 @@ def _drawn(session: Session, phase: Phase, draws: MemoryDraws | ZarrDraws) -> Dr
             ending = (cut_short(error, written, done, length, session.folder is not None),)
     seconds = phase.seconds + session.stop.clock() - began
     told = _from(known, draws.committed)[0][1]
-    gradients, unkept = ((0, 0), ()) if told is None else (told.evaluations, session.unkept(told))
-    return Drawn(seconds, gradients, draws.committed * thinning < length, (*ending, *unkept))
+    nothing = (0, 0), (), {}
+    said = nothing if told is None else (told.evaluations, session.unkept(told), session.coordinates(told))
+    gradients, unkept, coordinates = said
+    return Drawn(seconds, gradients, draws.committed * thinning < length, (*ending, *unkept), coordinates)
 
 
 def _from(known: list[Known], committed: int) -> list[Known]:

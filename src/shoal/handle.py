@@ -74,7 +74,7 @@ def start(  # noqa: PLR0913  (the arguments of `shoal.sample`)
     precision: str = "float32",
     num_superchains: int | None = None,
     thinning: int = 1,
-    keep: Sequence[str] | None = None,
+    keep: Sequence[str] | str | None = None,
     tile: int | None = None,
     deterministic: bool = True,
     max_seconds: float | None = None,
@@ -102,7 +102,7 @@ def start(  # noqa: PLR0913  (the arguments of `shoal.sample`)
         precision: "float32" or "float64".
         num_superchains: starting points.
         thinning: every so many draws one is kept.
-        keep: names of the quantities that are kept.
+        keep: names of the quantities that are kept, "moments" or "none".
         tile: chains that are evaluated at once.
         deterministic: whether the same seed gives the same draws on a GPU, too.
         max_seconds: that the run may take; time in which it is paused does not count.

@@ -13,6 +13,7 @@ from shoal.adaptation import Fixed
 from shoal.models.model import Model
 from shoal.objects import Objects
 from shoal.results.directories import check_place
+from shoal.results.folded_draws import MOMENTS, NONE
 from shoal.results.made import zarr_package
 from shoal.samplers import Sampler, named
 from shoal.samplers.staged import Staged
@@ -26,7 +27,12 @@ USUAL_WARMUP, MOST_WARMUP = 500, 2000
 
 @dataclass(frozen=True)
 class Request:
-    """What was asked for, checked."""
+    """What was asked for, checked.
+
+    Attributes:
+        keep: names of what is computed of every draw; None for all.
+        folded: "moments" or "none" where draws are folded and not kept.
+    """
 
     sampler: Sampler
     num_chains: int
@@ -36,6 +42,7 @@ class Request:
     precision: str
     thinning: int = 1
     keep: tuple[str, ...] | None = None
+    folded: str | None = None
 
     @property
     def num_kept(self) -> int:
@@ -98,7 +105,7 @@ def checked_call(  # noqa: PLR0913  (the arguments of `shoal.sample`)
     deterministic: bool,
     max_seconds: float | None,
     thinning: int,
-    keep: Sequence[str] | None,
+    keep: Sequence[str] | str | None,
     tensorboard: bool,
 ) -> Call:
     """The arguments of `shoal.sample`, checked as far as that needs no device.
@@ -177,11 +184,12 @@ def checked(
     return Request(recipe, int(num_chains), int(num_warmup), int(num_samples), tuning, precision)
 
 
-def keeping(request: Request, model: Model, thinning: int, keep: Sequence[str] | None) -> Request:
+def keeping(request: Request, model: Model, thinning: int, keep: Sequence[str] | str | None) -> Request:
     """The same, with what is kept of the draws.
 
     Raises:
-        ValueError: the model has no such quantity, or the number of draws is no multiple of `thinning`.
+        ValueError: the model has no such quantity, the number of draws is no multiple of `thinning`, or there is
+            nothing to thin.
     """
     check_count("thinning", thinning, 1)
     draws = request.num_samples
@@ -193,6 +201,13 @@ def keeping(request: Request, model: Model, thinning: int, keep: Sequence[str] |
     request = replace(request, thinning=int(thinning))
     if keep is None:
         return request
+    if isinstance(keep, str) and keep in (MOMENTS, NONE):
+        if thinning > 1:
+            raise ValueError(
+                f"thinning={thinning} with keep={keep!r}: all draws are folded as they come, and leaving some out "
+                "saves nothing. Leave thinning out."
+            )
+        return replace(request, folded=keep, keep=() if keep == NONE else None)
     known = (*model.parameter_names, *model.deterministic_names)
     wanted = [keep] if isinstance(keep, str) else list(keep)
     unknown = [name for name in wanted if name not in known]
@@ -200,7 +215,8 @@ def keeping(request: Request, model: Model, thinning: int, keep: Sequence[str] |
         said = ", ".join(map(repr, unknown)) or "nothing"
         raise ValueError(
             f"keep: got {said}, expected names of what the model '{model.name}' has: {', '.join(map(repr, known))}. "
-            "In a NumPyro model numpyro.deterministic makes others."
+            "In a NumPyro model numpyro.deterministic makes others. keep='moments' keeps moments and quantiles, and "
+            "no draws; keep='none' next to nothing."
         )
     kept = tuple(name for name in known if name in wanted)
     return replace(request, keep=None if kept == known else kept)

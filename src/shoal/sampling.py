@@ -51,7 +51,7 @@ def sample(  # noqa: PLR0913  (the front door: each is a choice that users make)
     precision: str = "float32",
     num_superchains: int | None = None,
     thinning: int = 1,
-    keep: Sequence[str] | None = None,
+    keep: Sequence[str] | str | None = None,
     tile: int | None = None,
     deterministic: bool = True,
     max_seconds: float | None = None,
@@ -85,7 +85,9 @@ def sample(  # noqa: PLR0913  (the front door: each is a choice that users make)
         precision: "float32" or "float64".
         num_superchains: starting points; the chains are divided among them.
         thinning: every so many draws one is kept, of `num_samples`, which is a multiple of it.
-        keep: names of the parameters and deterministic quantities that are kept; all by default.
+        keep: names of the parameters and deterministic quantities that are kept; all by default. "moments" keeps
+            moments and quantiles of all draws, in memory that does not grow with their number, and "none" next to
+            nothing: see `Result.moments`.
         tile: chains that are evaluated at once; draws depend on it to the last bit. By default 32 on a CPU, and on an
             accelerator all its chains, up to 16,384.
         deterministic: whether the same seed gives the same draws on a GPU, too. Without it models that index their

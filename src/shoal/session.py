@@ -14,7 +14,7 @@ import shoal
 from shoal import compiling
 from shoal.adaptation import Fixed
 from shoal.diagnostics.findings import Finding
-from shoal.diagnostics.unkept import unkept
+from shoal.diagnostics.unkept import nothing_kept, unkept
 from shoal.durable.folder import Checkpoint, RunFolder
 from shoal.durable.identity import log_density_differs, other_run
 from shoal.mesh import Placement
@@ -25,7 +25,9 @@ from shoal.progress import ChunkReport
 from shoal.request import Request
 from shoal.results.archive import Archive
 from shoal.results.draws import Header
+from shoal.results.folded_draws import NONE
 from shoal.results.json_text import plain
+from shoal.results.moments import COORDINATES
 from shoal.results.so_far import SoFar, unwatched
 from shoal.run import Chunk, on_host, prepare_phase, report, revived
 from shoal.samplers.arrays import tuning_from_arrays
@@ -41,6 +43,8 @@ from shoal.watching.watch import Watch
 # length are one compiled program, and take up as much memory.
 KEPT_BYTES, MOST_KEPT = 2**24, 500
 FEW_KEPT, FEW_BYTES = 8, 2**26
+# The same where draws are folded and not kept, so that little memory is taken up.
+FOLDED_BYTES = 2**22
 
 
 class SamplingPhase(NamedTuple):
@@ -57,7 +61,11 @@ class SamplingPhase(NamedTuple):
         kept = [leaf for name, leaf in values.items() if request.keep is None or name in request.keep]
         per_draw = sum(leaf.size * leaf.dtype.itemsize for leaf in kept)
         room = lambda size: size // max(per_draw, 1)
-        draws = max(1, min(MOST_KEPT, room(KEPT_BYTES)), min(FEW_KEPT, room(FEW_BYTES)))
+        if request.folded:
+            stats = 6 * placement.num_padded * np.dtype(request.dtype).itemsize
+            draws = max(1, min(MOST_KEPT, FOLDED_BYTES // (per_draw + stats)))
+        else:
+            draws = max(1, min(MOST_KEPT, room(KEPT_BYTES)), min(FEW_KEPT, room(FEW_BYTES)))
         program = Program(target, kernel, Fixed(), folds, KeepDraws(request.keep))
         return cls(program, max(1, draws // kernel.draws_per_sweep))
 
@@ -201,14 +209,32 @@ class Session:
         if kept is None or spread is None or not without:
             return ()
         labels = [names[number].label for number in without]
-        return tuple(unkept(labels, *(spread[name][without] for name in ("sd", "r_hat_nested", "ess"))))
+        say = nothing_kept if self.request.folded == NONE else unkept
+        return tuple(say(labels, *(spread[name][without] for name in ("sd", "r_hat_nested", "ess"))))
+
+    def coordinates(self, told: Told) -> dict[str, np.ndarray]:
+        """What is known of each unconstrained coordinate where nothing else is kept, as columns of a summary.
+
+        Args:
+            told: of all the draws.
+        """
+        if self.request.folded != NONE or told.spread is None:
+            return {}
+        columns = {name: told.spread[name][: self.model.dim] for name in ("mean", "sd", "ess", "r_hat")}
+        ess = columns.pop("ess")
+        unknown = np.full_like(ess, np.nan)
+        return {**columns, "mcse_mean": columns["sd"] / np.sqrt(ess), "ess_bulk": ess, "ess_tail": unknown}
 
     def header(self, settings: dict[str, Any], warmup: dict[str, Any]) -> Header:
+        keep, dims, coords = self.request.keep, self.model.dims, self.model.coords
+        if self.request.folded == NONE:
+            labels = [name.label for name in quantities(self.model) if name.variable != LOG_DENSITY]
+            dims, coords = {COORDINATES: ("coordinate",)}, {"coordinate": labels}
         return Header(
             superchain=self.starts.superchain,
-            parameters=tuple(name for name in self.model.parameter_names if name in (self.request.keep or (name,))),
-            dims=self.model.dims,
-            coords=self.model.coords,
+            parameters=tuple(name for name in self.model.parameter_names if keep is None or name in keep),
+            dims=dims,
+            coords=coords,
             settings=settings,
             warmup=warmup,
             versions=versions(),
@@ -247,6 +273,7 @@ def recorded_settings(
         "tile": placement.layout.tile,
         **({} if request.thinning == 1 else {"thinning": request.thinning}),
         **({} if request.keep is None else {"keep": list(request.keep)}),
+        **({} if request.folded is None else {"keep": request.folded}),
         "deterministic": compiling.is_deterministic(),
         "tuning_given": request.tuning is not None,
     }

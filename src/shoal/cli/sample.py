@@ -65,7 +65,12 @@ PRECISIONS = ("float32", "float64")
     help="The same draws on a GPU, too; may be slow.",
 )
 @click.option("--thinning", type=click.IntRange(min=1), default=1, show_default=True, help="Keep one of so many draws.")
-@click.option("--keep", multiple=True, metavar="NAME", help="Keep this quantity, and others given so.  [default: all]")
+@click.option(
+    "--keep",
+    multiple=True,
+    metavar="NAME",
+    help="Keep this quantity, and others given so; or, given alone: moments, none.  [default: all]",
+)
 @click.option("--devices", type=click.IntRange(min=1), help="CPU devices to use.  [default: one per core]")
 @click.option(
     "--out",
@@ -153,11 +158,16 @@ def run(model: Any, recipe: "Sampler", out: "Path | Objects | None", options: di
         precision=options["precision"],
         tile=options["tile"],
         thinning=options["thinning"],
-        keep=options["keep"] or None,
+        keep=kept(options["keep"]),
         deterministic=options["deterministic"],
         max_seconds=options["max_seconds"],
         tensorboard=options["tensorboard"],
     )
+
+
+def kept(names: Sequence[str]) -> Sequence[str] | str | None:
+    """What is kept: quantities, or one word for all of them."""
+    return names[0] if len(names) == 1 else names or None
 
 
 def tell(result: "Result", out: "Path | Objects | None", options: dict[str, Any]) -> None:

@@ -56,7 +56,9 @@ def jsonable(value: Any) -> Any:
 
 def as_object(result: "Result", seen: Overview, directory: str | None) -> dict[str, Any]:
     """A run as one JSON object."""
-    columns = ("mean", "sd", "mcse_mean", "ess_bulk", "ess_tail", "r_hat")
+    from shoal.results.summary import shown_columns
+
+    columns = shown_columns(result)
     return {
         "verdict": seen.verdict,
         "converged": result.converged,
@@ -71,7 +73,10 @@ def as_object(result: "Result", seen: Overview, directory: str | None) -> dict[s
         "worst_ess": result.worst_ess,
         "ess_per_second": result.ess_per_second,
         "ess_per_second_sampling": result.ess_per_second_sampling,
-        "summary": {row.label: {name: getattr(row, name) for name in columns} for row in seen.rows},
+        "summary": {
+            row.label: {name: float(result.table[row.variable][name].ravel()[row.place]) for name in columns}
+            for row in seen.rows
+        },
         "settings": dict(result.settings),
         "versions": dict(result.versions),
         "directory": directory,

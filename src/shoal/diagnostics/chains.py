@@ -26,8 +26,7 @@ def stuck(draws: Mapping[str, np.ndarray], lp: np.ndarray | None, acceptance: np
     """
     shape = lp.shape if lp is not None else next((draws[name].shape[:2] for name in draws), (0, 0))
     half = shape[1] // 2
-    rate = LEAST_ACCEPTANCE if acceptance is None else float(np.nan_to_num(np.mean(acceptance)))
-    if shape[0] * (1 - min(max(rate, LEAST_ACCEPTANCE), 1.0)) ** max(half - 1, 0) > RARE or half < 2:
+    if _may_be_rejections(shape[0], half, LEAST_ACCEPTANCE if acceptance is None else float(np.mean(acceptance))):
         return ()
     still = np.ones(shape[0], bool) if lp is None else _still(lp, half)
     for name in draws:
@@ -37,6 +36,28 @@ def stuck(draws: Mapping[str, np.ndarray], lp: np.ndarray | None, acceptance: np
         candidates = np.flatnonzero(still)
         still[candidates] = _still(np.asarray(draws[name])[candidates], half)
     return tuple(int(chain) for chain in np.flatnonzero(still))
+
+
+def stuck_since(moved: np.ndarray, draws: int, acceptance: float) -> tuple[int, ...]:
+    """As `stuck`, of chains whose draws are not there.
+
+    Args:
+        moved: `[chain]`, the number of the last draw that was not as the one before.
+        draws: of each chain.
+        acceptance: the mean acceptance rate.
+
+    Returns:
+        Numbers of chains.
+    """
+    half = draws // 2
+    if _may_be_rejections(len(moved), half, acceptance):
+        return ()
+    return tuple(int(chain) for chain in np.flatnonzero(moved <= draws - half))
+
+
+def _may_be_rejections(chains: int, half: int, acceptance: float) -> bool:
+    rate = min(max(float(np.nan_to_num(acceptance)), LEAST_ACCEPTANCE), 1.0)
+    return chains * (1 - rate) ** max(half - 1, 0) > RARE or half < 2
 
 
 def _still(values: np.ndarray, half: int) -> np.ndarray:

@@ -91,9 +91,22 @@ def mixing(draws: np.ndarray | InParts, ids: np.ndarray) -> Mixing:
 def _varies(rows: np.ndarray) -> np.ndarray:
     if not rows[0].size:
         return np.zeros(rows.shape[0], bool)
-    low, high = rows.min((1, 2)), rows.max((1, 2))
+    return beyond_rounding(rows.min((1, 2)), rows.max((1, 2)), rows.dtype)
+
+
+def beyond_rounding(low: np.ndarray, high: np.ndarray, precision: np.dtype) -> np.ndarray:
+    """Whether numbers between these bounds differ by more than rounding.
+
+    Args:
+        low: the smallest of each quantity.
+        high: the largest.
+        precision: in which they were computed.
+
+    Returns:
+        `[quantity]`, bool.
+    """
     with np.errstate(invalid="ignore", over="ignore"):
-        return high - low > ROUNDINGS * np.finfo(rows.dtype).eps * np.maximum(np.abs(low), np.abs(high))
+        return high - low > ROUNDINGS * np.finfo(precision).eps * np.maximum(np.abs(low), np.abs(high))
 
 
 def _judge(rows: np.ndarray, ids: np.ndarray, at: np.ndarray, result: Mixing) -> None:

@@ -32,6 +32,32 @@ def unkept(labels: Sequence[str], sd: np.ndarray, r_hat: np.ndarray, ess: np.nda
         yield _finding(labels[int(np.nanargmin(ess))], least, MIN_ESS, said)
 
 
+def nothing_kept(labels: Sequence[str], sd: np.ndarray, r_hat: np.ndarray, ess: np.ndarray) -> Iterator[Finding]:
+    """As `unkept`, where no draw of anything is kept: what is not known blocks, too, and what cannot be seen is said.
+
+    Args:
+        labels: of the coordinates.
+        sd: of each the standard deviation.
+        r_hat: nested R-hat.
+        ess: effective draws of the mean.
+    """
+    yield from unkept(labels, sd, r_hat, ess)
+    if not np.any(sd):
+        yield _finding(labels[0], 0.0, None, "has, as all others, one value in all draws: nothing was sampled")
+    elif np.isnan(ess[sd > 0]).any():
+        unknown = int(np.flatnonzero(np.isnan(ess) & (sd > 0))[0])
+        yield _finding(labels[unknown], np.nan, MIN_ESS, "has too few chains to tell its effective draws")
+    yield Finding(
+        kind="unkept",
+        where="keep",
+        number=np.nan,
+        words="Nothing of the draws is kept (keep='none'): the verdict rests on running moments of the coordinates "
+        "and on the log density, and sees neither tails nor a drift that all chains have in common.",
+        remedy="keep='moments' tells more, in memory that does not grow either.",
+        blocking=False,
+    )
+
+
 def _finding(label: str, number: float, threshold: float | None, said: str) -> Finding:
     return Finding(
         kind="unkept",

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from shoal.diagnostics import chains
+from shoal.diagnostics.counts import Counts
 from shoal.diagnostics.estimates import MIN_DRAWS, superchain_index
 from shoal.diagnostics.findings import Finding, count, name_chains
 from shoal.diagnostics.mixing import mixing
@@ -27,6 +28,7 @@ def judge(
     superchain: np.ndarray,
     dims: Mapping[str, Sequence[str]] | None = None,
     coords: Mapping[str, Any] | None = None,
+    counts: Counts | None = None,
 ) -> tuple[Finding, ...]:
     r"""Say what forbids to use the draws, and what is worth knowing.
 
@@ -52,6 +54,8 @@ def judge(
         superchain: `[chain]`, which superchain each chain belongs to.
         dims: the names of axes, by variable.
         coords: the names along an axis, by axis.
+        counts: where these are not all draws, what was counted over all: divergences, draws that are not finite,
+            chains that stood still.
 
     Returns:
         Findings, those that block first.
@@ -59,12 +63,12 @@ def judge(
     ids = superchain_index(superchain, len(superchain))
     lp = np.asarray(sample_stats["lp"]) if "lp" in sample_stats else None
     length = lp.shape[1] if lp is not None else next((draws[name].shape[1] for name in draws), 0)
-    found = list(_too_few(length, ids))
+    found = list(_too_few(length if counts is None else counts.draws, ids))
     if length:
-        apart = [*_stuck(draws, lp, sample_stats), *(_far(lp) if lp is not None else ())]
+        apart = [*_stuck(draws, lp, sample_stats, counts), *(_far(lp) if lp is not None else ())]
         label = partial(labels, dims=dims or {}, coords=coords or {})
-        found += _quantities(draws, lp, ids, label, troubled=bool(apart))
-        found += [*apart, *_neck(draws, sample_stats, label), *_diverging(sample_stats)]
+        found += _quantities(draws, lp, ids, label, bool(apart), counts)
+        found += [*apart, *_neck(draws, sample_stats, label), *_diverging(sample_stats, counts)]
     return tuple(sorted(found, key=lambda finding: not finding.blocking))
 
 
@@ -98,12 +102,13 @@ def _quantities(
     ids: np.ndarray,
     label: Callable[[str, tuple[int, ...]], list[str]],
     troubled: bool,
+    counts: Counts | None,
 ) -> Iterator[Finding]:
     anything = False
     for name in (*draws, *(() if lp is None or "lp" in draws else ("lp",))):
         values = variable(draws, name) if name in draws else lp
         assert values is not None
-        numbers = mixing(values, ids)
+        numbers = mixing(values, ids) if counts is None else counts.correct(name, mixing(values, ids))
         anything = anything or bool(numbers.judged.any() or numbers.missing.any())
         names = label(name, values.shape[2:])
         yield from Variable(name, names, values.shape[1], ids, troubled).say(numbers)
@@ -119,11 +124,17 @@ def _quantities(
 
 
 def _stuck(
-    draws: Mapping[str, np.ndarray], lp: np.ndarray | None, sample_stats: Mapping[str, np.ndarray]
+    draws: Mapping[str, np.ndarray],
+    lp: np.ndarray | None,
+    sample_stats: Mapping[str, np.ndarray],
+    counts: Counts | None,
 ) -> Iterator[Finding]:
-    stuck = chains.stuck(draws, lp, sample_stats.get("acceptance_rate"))
+    if counts is None:
+        stuck = chains.stuck(draws, lp, sample_stats.get("acceptance_rate"))
+    else:
+        stuck = chains.stuck_since(counts.moved, counts.draws, counts.acceptance)
     if stuck:
-        total = next(iter(draws.values())).shape[0] if draws else 0
+        total = len(lp) if lp is not None else next(iter(draws.values())).shape[0]
         yield Finding(
             kind="stuck",
             where=name_chains(stuck),
@@ -178,17 +189,19 @@ def _neck(
         )
 
 
-def _diverging(sample_stats: Mapping[str, np.ndarray]) -> Iterator[Finding]:
+def _diverging(sample_stats: Mapping[str, np.ndarray], counts: Counts | None) -> Iterator[Finding]:
     if "diverging" not in sample_stats:
         return
-    diverging = np.asarray(sample_stats["diverging"])
-    total, share = int(np.count_nonzero(diverging)), float(np.mean(diverging))
+    draws = sample_stats["diverging"].shape[1] if counts is None else counts.draws
+    diverging = np.asarray(sample_stats["diverging"]).sum(axis=1) if counts is None else counts.diverging
+    total, members = int(diverging.sum()), tuple(int(chain) for chain in np.flatnonzero(diverging))
+    share = total / (len(diverging) * draws)
     if total:
         blocking = share > MAX_DIVERGING
         allowed = "more than" if blocking else "within"
         yield Finding(
             kind="divergences",
-            where=name_chains(tuple(int(chain) for chain in np.flatnonzero(diverging.any(axis=1)))),
+            where=name_chains(members),
             number=share,
             threshold=MAX_DIVERGING,
             blocking=blocking,
@@ -196,5 +209,5 @@ def _diverging(sample_stats: Mapping[str, np.ndarray]) -> Iterator[Finding]:
             f"the {MAX_DIVERGING:.1%} that is let pass: there the draws may miss a part of the posterior.",
             remedy="Raise target_accept (or make the step size smaller), or reparametrise, for instance "
             "without centring.",
-            chains=tuple(int(chain) for chain in np.flatnonzero(diverging.any(axis=1))),
+            chains=members,
         )

@@ -81,8 +81,8 @@ def rows(result: "Result") -> tuple[Row, ...]:
 
 def variables(result: "Result") -> list[str]:
     """Parameters in the order of the model, then what is computed from them."""
-    first = [name for name in result.parameters if name in result.draws]
-    return [*first, *(name for name in result.draws if name not in first)]
+    first = [name for name in result.parameters if name in result.variables]
+    return [*first, *(name for name in result.variables if name not in first)]
 
 
 def worst_first(every: Sequence[Row]) -> tuple[Row, ...]:
@@ -114,7 +114,10 @@ def verdict(result: "Result", every: Sequence[Row]) -> str:
         state = f"and not converged, {reasons}" if blocking else f"with {ess} effective draws or more"
         return f"Interrupted after {result.num_draws:,} draws of each chain, {state}."
     if not blocking:
-        return f"Converged: at least {ess} effective draws of every number, in bulk and in tails."
+        whose = "every number, in bulk and in tails"
+        if result.moments is not None and result.moments.coordinates:
+            whose = "the mean of every coordinate"
+        return f"Converged: at least {ess} effective draws of {whose}."
     if all(finding.kind.startswith("ess") for finding in blocking):
         return f"Not precise enough yet: only {ess} effective draws of the worst number."
     return f"Not converged, {reasons}."
@@ -146,7 +149,9 @@ def gradients_per_second(result: "Result") -> float:
 
 
 def divergences(result: "Result") -> int:
-    """Divergent transitions among the draws that were kept."""
+    """Divergent transitions among the draws that were kept, or of all where none is."""
+    if result.moments is not None:
+        return int(result.moments.divergences.sum())
     return int(result.sample_stats["diverging"].sum()) if "diverging" in result.sample_stats else 0
 
 

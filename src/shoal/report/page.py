@@ -3,6 +3,7 @@
 import math
 import re
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from datetime import UTC, datetime
 from html import escape
 from importlib.resources import files
@@ -52,6 +53,8 @@ MOVES = (
     "Energy errors near zero mean accurate trajectories; a long right tail means steps that are too long. A "
     "chain far to the left in acceptance or log density is stuck. Orange: the mean over chains."
 )
+
+SOME = " The run keeps moments, and of each chain one of {stride:,} draws, which are drawn here and numbered from 0."
 
 
 def page(result: "Result") -> str:
@@ -116,7 +119,8 @@ def _tiles(result: "Result", seen: Overview) -> str:
     times = result.timing
     spent = f"compile {seconds(times.compile)}, warmup {seconds(times.warmup)}"
     counts = f"{human(result.gradients.warmup)} in warmup, {human(result.gradients.sampling)} in sampling"
-    share = f"of {draws:,} draws" if diverging else "among the draws that were kept"
+    among = "among the draws that were kept" if result.moments is None else f"of {draws:,} draws"
+    share = f"of {draws:,} draws" if diverging else among
     figures = [
         (f"{result.num_chains:,} × {result.num_draws:,}", "chains × draws", after),
         (numbers.whole(fewest(seen.rows)), "effective draws", "of the worst number, in bulk or in tails"),
@@ -171,23 +175,33 @@ def _figures(result: "Result", seen: Overview) -> str:
     moving = [row for row in seen.worst if row.sd > 0 and math.isfinite(row.mean)][:MOST_FIGURES]
     names = ", ".join(row.label for row in moving)
     worst, every, moves = "", "", ""
-    if moving:
-        worst = ink.svg(figures.closer(result, moving), "closer", f"Paths, ranks, means of {names}")
-    if seen.rows:
-        drawn = figures.all_numbers(seen.rows, nested_r_hat(result))
+    shown = looked_at(result)
+    if moving and shown.draws:
+        worst = ink.svg(figures.closer(shown, moving), "closer", f"Paths, ranks, means of {names}")
+    if seen.rows and shown.draws:
+        drawn = figures.all_numbers(seen.rows, nested_r_hat(shown))
         every = ink.svg(drawn, "every", "Effective draws and R-hat of every number")
-    if result.sample_stats:
-        moves = ink.svg(figures.moves(result), "moves", "Energy error, acceptance, steps, log density")
-    shown = (
-        ("The worst, closer", worst, RANKS),
+    if shown.sample_stats:
+        moves = ink.svg(figures.moves(shown), "moves", "Energy error, acceptance, steps, log density")
+    some = "" if result.moments is None else SOME.format(stride=result.moments.stride)
+    parts = (
+        ("The worst, closer", worst, RANKS + some),
         ("Every number", every, EVERY),
-        ("How the chains moved", moves, MOVES),
+        ("How the chains moved", moves, MOVES + some),
     )
     return "".join(
         f"<section><h2>{title}</h2><figure>{drawn}<figcaption>{words}</figcaption></figure></section>"
-        for title, drawn, words in shown
+        for title, drawn, words in parts
         if drawn
     )
+
+
+def looked_at(result: "Result") -> "Result":
+    """The same with the draws that can be drawn: some where the run keeps moments."""
+    moments = result.moments
+    if moments is None:
+        return result
+    return replace(result, draws=moments.draws, sample_stats=moments.sample_stats, moments=None)
 
 
 def nested_r_hat(result: "Result") -> np.ndarray:

@@ -3,10 +3,11 @@
 import io
 import json
 import os
+import zipfile
 import zlib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import IO, Any, NamedTuple, cast
 
 import numpy as np
 
@@ -42,20 +43,44 @@ def write_archive(path: Path, arrays: Mapping[str, Any], facts: Mapping[str, Any
         arrays: by name; no name is `FACTS`.
         facts: what JSON can hold, and numbers that are not finite.
     """
-    buffer = io.BytesIO()
     members: dict[str, Any] = {**arrays, FACTS: np.frombuffer(json.dumps(facts).encode(), np.uint8)}
-    np.savez(buffer, **members)
-    buffer.write(b"%08x" % zlib.crc32(buffer.getbuffer()))
     part = path.with_name(path.name + UNFINISHED)
     try:
         with part.open("wb") as file:
-            file.write(buffer.getbuffer())
+            summed = _Summed(file)
+            # Not `numpy.savez`: it copies what it writes, and folds are large.
+            with zipfile.ZipFile(cast(Any, summed), "w") as archive:
+                for name, array in members.items():
+                    with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
+                        _write_array(member, np.asarray(array))
+            file.write(b"%08x" % summed.sum)
             file.flush()
             os.fsync(file.fileno())
         part.replace(path)
     except BaseException:
         part.unlink(missing_ok=True)
         raise
+
+
+def _write_array(member: IO[bytes], array: np.ndarray) -> None:
+    descr = np.lib.format.dtype_to_descr(array.dtype)
+    header = {"descr": descr, "fortran_order": False, "shape": array.shape}
+    np.lib.format.write_array_header_2_0(member, header)
+    member.write(np.ascontiguousarray(array).reshape(-1).view(np.uint8))
+
+
+class _Summed:
+    """A file that is written from its beginning to its end, and the CRC-32 of what was written."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file, self.sum = file, 0
+
+    def write(self, data: bytes) -> int:
+        self.sum = zlib.crc32(data, self.sum)
+        return self._file.write(data)
+
+    def flush(self) -> None:
+        self._file.flush()
 
 
 def read_archive(path: Path) -> Archive:

@@ -10,6 +10,7 @@ import numpy as np
 
 from shoal.results.archive import Archive
 from shoal.results.draws import MemoryDraws
+from shoal.results.folded_draws import MemoryFolds, ZarrFolds
 from shoal.results.zarr_draws import ZarrDraws
 
 # Chunks that may wait to be written, beside the one that is. A disk that is slower than sampling holds it up, and
@@ -21,7 +22,9 @@ class BackgroundDraws:
     """Appends chunks to a store in the order in which they come."""
 
     def __init__(
-        self, draws: MemoryDraws | ZarrDraws, changing: contextlib.AbstractContextManager[Any] | None = None
+        self,
+        draws: MemoryDraws | MemoryFolds | ZarrDraws,
+        changing: contextlib.AbstractContextManager[Any] | None = None,
     ) -> None:
         """Begin with nothing to do.
 
@@ -58,6 +61,8 @@ class BackgroundDraws:
     def drain(self) -> None:
         """Wait until all is written that has come so far, or has failed."""
         self._queue.join()
+        if isinstance(self._draws, ZarrFolds) and self._failure is None:
+            self._draws.checkpoint()
 
     def settle(self) -> None:
         """Wait until all is written, and let go of the store.

@@ -49,8 +49,26 @@ def datatree(result: "Result") -> Any:
 
 
 def groups(result: "Result") -> dict[str, Group]:
-    """The groups by name; nothing is read from disk."""
+    """The groups by name; nothing is read from disk.
+
+    Raises:
+        ValueError: the run keeps no draws.
+    """
+    check_draws(result)
     return {"posterior": _group(result, result.draws), "sample_stats": _group(result, result.sample_stats)}
+
+
+def check_draws(result: "Result") -> None:
+    """Refuse a run that keeps no draws.
+
+    Raises:
+        ValueError: it is one.
+    """
+    if result.moments is not None:
+        raise ValueError(
+            f"The run keeps no draws (keep={result.settings.get('keep')!r}): result.summary() and result.moments say "
+            "what is known of them. Sample without keep=, or with names, to have draws."
+        )
 
 
 def attributes(result: "Result") -> dict[str, Any]:

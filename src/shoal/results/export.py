@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from shoal.results.datatree import check_draws
 from shoal.results.netcdf import write_netcdf
 from shoal.results.stored_draws import between
 from shoal.results.tables import write_arrow, write_parquet
@@ -30,6 +31,7 @@ def export(result: "Result", path: str | os.PathLike[str], to: str | None, overw
     place = Path(path).expanduser()
     write = WRITERS[checked_format(place, to)]
     check_file(place, overwrite)
+    check_draws(result)
     if not result.num_draws:
         raise ValueError("The run has no draws yet, so there is nothing to export: wait until it has some.")
     _check_numbers(result.draws)

@@ -30,18 +30,15 @@ class Part(NamedTuple):
 
     Attributes:
         begin: the number of its first draw.
-        values: by variable, `[chain, draw, *shape]`.
+        end: that of the draw after its last.
+        values: by variable, `[chain, draw, *shape]`; none where draws are folded and not kept.
         stats: by statistic, `[chain, draw]`.
     """
 
     begin: int
+    end: int
     values: dict[str, np.ndarray]
     stats: dict[str, np.ndarray]
-
-    @property
-    def end(self) -> int:
-        """The number of the draw after its last."""
-        return self.begin + next(array.shape[1] for array in (*self.values.values(), *self.stats.values()))
 
 
 class Journal:
@@ -74,7 +71,7 @@ class Journal:
             {name.removeprefix(kind): array for name, array in arrays.items() if name.startswith(kind)}
             for kind in (_VALUE, _STAT, _STATE)
         ]
-        return Part(_span(path)[0], kinds[0], kinds[1]), Archive(kinds[2], facts)
+        return Part(*_span(path), kinds[0], kinds[1]), Archive(kinds[2], facts)
 
     def files(self) -> list[Path]:
         """In the order of their last draws."""
@@ -146,6 +143,7 @@ def _since(part: Part, count: int) -> Part:
     rest = slice(count - part.begin, None)
     return Part(
         count,
+        part.end,
         {name: array[:, rest] for name, array in part.values.items()},
         {name: array[:, rest] for name, array in part.stats.items()},
     )

@@ -17,7 +17,7 @@ def zarr_package() -> Any:
 
 def set_aside(path: Path) -> None:
     """Make room for a new store. What is there may be draws: it is kept among the checkpoints."""
-    there = [part for part in (*GROUPS, "tuning", "zarr.json") if (path / part).exists()]
+    there = [part for part in (*GROUPS, "tuning", "moments.npz", "zarr.json") if (path / part).exists()]
     if there:
         aside = Path(tempfile.mkdtemp(prefix="damaged-", dir=path / FOLDER))
         for part in there:

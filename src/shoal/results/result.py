@@ -13,6 +13,7 @@ from shoal.diagnostics.findings import Finding
 from shoal.diagnostics.rows import variable
 from shoal.diagnostics.verdict import judge
 from shoal.labels import labels
+from shoal.results.moments import Moments
 from shoal.results.stored_draws import StoredDraws, shape_of
 
 if TYPE_CHECKING:
@@ -72,6 +73,8 @@ class Result:
         interrupted: whether the run ended before its number of draws.
         notes: findings made while sampling.
         judged: all findings, where they have been made before; None to make them from the draws when asked.
+        moments: of a run with `keep="moments"` or `"none"`, whose `draws` and `sample_stats` are empty, what is known
+            of its draws (`shoal.results.moments.Moments`); otherwise None.
     """
 
     draws: Mapping[str, np.ndarray]
@@ -89,6 +92,7 @@ class Result:
     interrupted: bool = False
     notes: tuple[Finding, ...] = ()
     judged: tuple[Finding, ...] | None = None
+    moments: Moments | None = None
 
     @property
     def num_chains(self) -> int:
@@ -107,8 +111,10 @@ class Result:
         """What is wrong, or worth knowing; made when first asked for, from all draws."""
         if self.judged is not None:
             return self.judged
-        made = judge(self.draws, self.sample_stats, self.superchain, self.dims, self.coords)
-        return (*self.notes, *made)
+        draws, stats, counts = self.draws, self.sample_stats, None
+        if self.moments is not None:
+            draws, stats, counts = self.moments.draws, self.moments.sample_stats, self.moments.counts
+        return (*self.notes, *judge(draws, stats, self.superchain, self.dims, self.coords, counts))
 
     @property
     def converged(self) -> bool:
@@ -118,7 +124,14 @@ class Result:
     @functools.cached_property
     def table(self) -> dict[str, dict[str, np.ndarray]]:
         """By variable, the columns of the summary as arrays of the variable's shape."""
+        if self.moments is not None:
+            return {name: self.moments.columns(name) for name in self.variables}
         return {name: diagnostics.summarise(variable(self.draws, name)) for name in self.draws}
+
+    @property
+    def variables(self) -> tuple[str, ...]:
+        """Names of what the summary is about: of the draws, or of what there are moments of."""
+        return tuple(self.draws) if self.moments is None else self.moments.variables
 
     def summary(self, var_names: Sequence[str] | str | None = None) -> "pandas.DataFrame":
         """Mean, standard deviation, their error, and diagnostics, one row for every number.
@@ -127,7 +140,8 @@ class Result:
             var_names: the variables to show; all when None.
 
         Returns:
-            Rows like `lamb[3]`, columns `mean sd mcse_mean ess_bulk ess_tail r_hat`.
+            Rows like `lamb[3]`, columns `mean sd mcse_mean ess_bulk ess_tail r_hat`; with `keep="moments"` also the
+            quantiles `5% 50% 95%`.
 
         Raises:
             ValueError: a name is not among the variables.
@@ -203,12 +217,12 @@ class Result:
         Returns:
             The shape.
         """
-        return shape_of(self.draws, name)
+        return shape_of(self.draws, name) if self.moments is None else self.moments.shape(name)
 
     @property
     def worst_ess(self) -> float:
         """The smallest bulk effective sample size over all parameters; NaN where there is none."""
-        names = [name for name in (self.parameters or self.draws) if name in self.table]
+        names = [name for name in (self.parameters or self.variables) if name in self.table]
         values = np.concatenate([self.table[name]["ess_bulk"].ravel() for name in names] or [np.empty(0)])
         return float(np.nanmin(values)) if np.isfinite(values).any() else float("nan")
 

@@ -8,8 +8,10 @@ import numpy as np
 from shoal.diagnostics.findings import Finding
 from shoal.diagnostics.unkept import not_judged_yet
 from shoal.results.draws import MemoryDraws
+from shoal.results.folded_draws import MemoryFolds
 from shoal.results.result import Gradients, Result, Timing
-from shoal.results.store import load
+from shoal.results.store import judged_at_the_end, load
+from shoal.results.stored_draws import StoredDraws
 from shoal.results.zarr_draws import ZarrDraws
 
 
@@ -26,7 +28,7 @@ class SoFar:
         keep: told of a result that reads from there.
     """
 
-    draws: MemoryDraws | ZarrDraws
+    draws: MemoryDraws | MemoryFolds | ZarrDraws
     tuning: Mapping[str, np.ndarray]
     timing: Timing
     gradients: int
@@ -44,11 +46,15 @@ class SoFar:
             # As another process would: the arrays and the journal are written so that it may at any time.
             found = load(self.draws.path)
             self.keep(found)
+        elif isinstance(self.draws, MemoryFolds):
+            moments = self.draws.so_far()
+            none = StoredDraws({}, 0 if moments is None else moments.count)
+            found = Result(none, none, **vars(self.draws.header), moments=moments)
         else:
             draws, stats = self.draws.so_far()
             found = Result(draws, stats, **vars(self.draws.header))
-            if self.draws.header.settings.get("keep"):
-                found.notes = (not_judged_yet(),)
+        if not isinstance(self.draws, ZarrDraws) and judged_at_the_end(self.draws.header.settings):
+            found.notes = (not_judged_yet(),)
         if not found.num_draws:
             return None
         return dataclasses.replace(

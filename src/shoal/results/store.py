@@ -3,6 +3,7 @@
 import json
 import os
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +12,14 @@ import numpy as np
 from shoal.diagnostics.findings import Finding
 from shoal.diagnostics.unkept import not_judged_yet
 from shoal.objects import Objects, explained, place_of
+from shoal.results.archive import DamagedFileError
 from shoal.results.damage import find_damage
 from shoal.results.directories import check_new
 from shoal.results.draws import Header, MemoryDraws
+from shoal.results.folded_draws import FILE, MOMENTS, NONE, ZarrFolds, read_moments
 from shoal.results.journal import FOLDER, Journal, Part
 from shoal.results.made import zarr_package
+from shoal.results.moments import Moments
 from shoal.results.result import Gradients, Result, Timing
 from shoal.results.stored_draws import StoredDraws
 from shoal.results.zarr_draws import FORMAT_VERSION, ZarrDraws
@@ -48,6 +52,11 @@ def save(result: Result, path: str | os.PathLike[str]) -> None:
         versions=result.versions,
         warmup=result.warmup,
     )
+    if result.moments is not None:
+        folded = ZarrFolds(path, result.num_draws, header)
+        folded.restore(result.moments.folds.facts, result.moments.folds.arrays)
+        folded.finish(result)
+        return
     sink = ZarrDraws(path, result.num_draws, header)
     values, stats = dict(result.draws.items()), dict(result.sample_stats.items())
     widest = max((array[:, :1].nbytes for array in values.values()), default=1)
@@ -102,10 +111,14 @@ def _loaded(place: Path | Objects) -> Result:
         return json.loads(attributes[name]) if name in attributes and name not in late else default
 
     count = int(attributes["draws_committed"])
-    tail = [] if ended else _after(place, count)
+    tail = [] if ended else [part for part in _after(place, count) if part.stats]
     coords = {name: _ticks(array) for name, array in _arrays(root, "posterior").items() if _is_coordinate(array)}
     findings, settings = read("findings", None), read("settings", {})
-    unjudged = [not_judged_yet()] if settings.get("keep") and not ended else []
+    unjudged = [not_judged_yet()] if judged_at_the_end(settings) and not ended else []
+    moments = None
+    if settings.get("keep") in (MOMENTS, NONE):
+        moments = _moments(place, ended)
+        count = 0 if moments is None else moments.count
     return Result(
         draws=StoredDraws(_variables(root, "posterior"), count, [part.values for part in tail]),
         sample_stats=StoredDraws(_variables(root, "sample_stats"), count, [part.stats for part in tail]),
@@ -122,16 +135,42 @@ def _loaded(place: Path | Objects) -> Result:
         interrupted=not ended or bool(attributes["interrupted"]),
         notes=(*(Finding.from_dict(note) for note in read("notes", [])), *unjudged),
         judged=None if findings is None else tuple(Finding.from_dict(finding) for finding in findings),
+        moments=moments,
     )
 
 
+def judged_at_the_end(settings: Mapping[str, Any]) -> bool:
+    """Whether the verdict on a run with these settings needs what is known at its end only."""
+    return settings.get("keep") not in (None, MOMENTS)
+
+
+def _moments(place: Path | Objects, ended: bool) -> Moments | None:
+    try:
+        if isinstance(place, Path):
+            return read_moments(place, ended)
+        with tempfile.TemporaryDirectory(prefix="shoal-") as folder:
+            names = [FILE] if ended else Journal.names_beyond(place.listed(FOLDER), 0)
+            place.fetch_all(names, Path(folder))
+            return read_moments(Path(folder), ended)
+    except (DamagedFileError, FileNotFoundError) as error:
+        raise ValueError(
+            f"The moments of the run in '{place}' are damaged ({error}). shoal.resume of the run writes them again, "
+            "the same, where its checkpoints are still there."
+        ) from error
+
+
 def is_damaged(path: Path) -> bool:
-    """Whether some draws of a run cannot be read; all are.
+    """Whether some draws of a run that has ended, or its moments, cannot be read; all are.
 
     Args:
         path: the directory of the run.
     """
     root = _open(path)
+    if json.loads(root.attrs.get("settings", "{}")).get("keep") in (MOMENTS, NONE):
+        try:
+            read_moments(path, ended=True)
+        except (DamagedFileError, FileNotFoundError):
+            return True
     arrays = _variables(root, "posterior") | _variables(root, "sample_stats")
     return bool(find_damage(path, arrays, int(root.attrs["draws_committed"])).words)
 

@@ -10,6 +10,7 @@ import numpy as np
 
 from shoal.diagnostics.findings import count
 from shoal.extras import require
+from shoal.results.moments import QUANTILES
 
 if TYPE_CHECKING:
     from shoal.results.result import Result
@@ -29,19 +30,30 @@ def summary(result: "Result", var_names: Sequence[str] | str | None) -> Any:
         Rows like `lamb[3]`, columns as in `COLUMNS`.
     """
     pandas = require("pandas", "A summary table", extra="diagnostics")
-    wanted = [var_names] if isinstance(var_names, str) else list(result.draws if var_names is None else var_names)
-    unknown = [name for name in wanted if name not in result.draws]
+    wanted = [var_names] if isinstance(var_names, str) else list(result.variables if var_names is None else var_names)
+    if result.moments is not None and not result.variables:
+        raise ValueError(
+            "The run keeps nothing of its draws (keep='none'), and moments of its coordinates are known at its end "
+            "only: wait for it, or let shoal.resume go on with it."
+        )
+    unknown = [name for name in wanted if name not in result.variables]
     if unknown:
         raise ValueError(
             f"The summary was asked for {', '.join(map(repr, unknown))}, and the variables of this result "
-            f"are {', '.join(map(repr, result.draws))}: give some of these as var_names."
+            f"are {', '.join(map(repr, result.variables))}: give some of these as var_names."
         )
     rows = [label for name in wanted for label in result.labels(name)]
+    tables = [result.table[name] for name in wanted]
     columns = {
-        column: np.concatenate([result.table[name][column].ravel() for name in wanted] or [np.empty(0)])
-        for column in COLUMNS
+        column: np.concatenate([table[column].ravel() for table in tables] or [np.empty(0)])
+        for column in shown_columns(result)
     }
-    return pandas.DataFrame(columns, index=rows, columns=list(COLUMNS))
+    return pandas.DataFrame(columns, index=rows)
+
+
+def shown_columns(result: "Result") -> tuple[str, ...]:
+    """Those of the summary: of draws that were not kept the quantiles, too, since there is no other way to them."""
+    return COLUMNS if result.moments is None or result.moments.coordinates else (*COLUMNS, *QUANTILES)
 
 
 def lines(result: "Result") -> list[tuple[str, str]]:
@@ -81,9 +93,9 @@ def waiting(result: "Result") -> str:
 
 def _headline(result: "Result") -> str:
     what = [str(result.settings[key]) for key in ("model", "sampler", "precision") if result.settings.get(key)]
-    numbers = sum(math.prod(result.shape(name)) for name in result.draws)
+    numbers = sum(math.prod(result.shape(name)) for name in result.variables)
     run = f"{count(result.num_chains, 'chain')} × {count(result.num_draws, 'draw')}"
-    size = f"{run} of {count(numbers, 'number')} in {count(len(result.draws), 'variable')}"
+    size = f"{run} of {count(numbers, 'number')} in {count(len(result.variables), 'variable')}"
     ended = ", interrupted" if result.interrupted else ""
     return f"{', '.join(what)}: {size}{ended}" if what else size + ended
 

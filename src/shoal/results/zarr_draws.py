@@ -181,12 +181,16 @@ class ZarrDraws:
 
     def _write_coordinates(self, group: Any) -> None:
         self._coordinate(group, "chain", "chain", np.arange(self.header.num_chains))
-        self._coordinate(group, "draw", "draw", np.arange(self._room))
+        self._coordinate(group, "draw", "draw", self._numbers(self._room))
         self._coordinate(group, "superchain", "chain", np.asarray(self.header.superchain))
         group.attrs["coordinates"] = "superchain"
         if group.name.endswith("posterior"):
             for axis, ticks in self.header.coords.items():
                 self._coordinate(group, axis, axis, np.asarray(ticks))
+
+    def _numbers(self, room: int) -> np.ndarray:
+        """Of the draws that the arrays have room for."""
+        return np.arange(room)
 
     def _coordinate(self, group: Any, name: str, axis: str, ticks: np.ndarray) -> None:
         if ticks.dtype.kind not in "iufb":
@@ -243,13 +247,14 @@ class ZarrDraws:
         """
         count = check_chunk(self.header, values, stats)
         values = {name: np.asarray(value) for name, value in values.items()}
-        part = Part(self.committed, values, {name: np.asarray(value) for name, value in stats.items()})
+        stats = {name: np.asarray(value) for name, value in stats.items()}
+        part = Part(self.committed, self.committed + count, values, stats)
         if state is None:
             self._store(part)
             self.committed = part.end
             return
         self._journal.write(part, state)
-        self.committed += count
+        self.committed = part.end
         self._waiting.append(part)
         many = sum(array.nbytes for part in self._waiting for array in part.values.values()) > MOST_WAITING
         if many or time.monotonic() - self._stored_at >= self._pause:
@@ -292,9 +297,10 @@ class ZarrDraws:
         for name, group in self._groups.items():
             for array in self._arrays[name].values():
                 array.resize((array.shape[0], room, *array.shape[2:]))
-            group["draw"].resize((room,))
-            if room:
-                group["draw"][...] = np.arange(room)
+            numbers = self._numbers(room)
+            group["draw"].resize(numbers.shape)
+            if numbers.size:
+                group["draw"][...] = numbers
         self._room = room
         self._consolidate()
 
@@ -355,4 +361,5 @@ class ZarrDraws:
 def _joined(parts: Sequence[Part]) -> Part:
     """Chunks that follow on each other as one."""
     together = lambda chunks: {name: np.concatenate([chunk[name] for chunk in chunks], axis=1) for name in chunks[0]}
-    return Part(parts[0].begin, together([part.values for part in parts]), together([part.stats for part in parts]))
+    values, stats = together([part.values for part in parts]), together([part.stats for part in parts])
+    return Part(parts[0].begin, parts[-1].end, values, stats)
