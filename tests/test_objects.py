@@ -218,6 +218,29 @@ def test_xarray_reads_it():
         np.testing.assert_array_equal(tree["posterior"]["x"].values, whole().draws["x"])
 
 
+def test_moments_of_a_run_at_a_url(told):
+    def look():
+        so_far = shoal.load(URL)
+        if not so_far.moments or so_far.num_draws >= DRAWS:
+            pytest.fail("nothing to look at")
+        looks.append(so_far.moments.chain_means("x"))
+
+    def later():
+        while not any(name.startswith("checkpoints/draws") for name in stored()):
+            time.sleep(0.01)
+        look()
+
+    looks = []
+    expected = sample(keep="moments")
+    told(9, later)
+    result = sample(URL, keep="moments")
+    assert looks[0].shape == (8, 3)
+    for mine in (result, shoal.load(URL)):
+        np.testing.assert_array_equal(mine.moments.chain_means("x"), expected.moments.chain_means("x"))
+        assert mine.summary().equals(expected.summary())
+    assert memory().exists("/bucket/run/moments.npz")
+
+
 def plainly(expected):
     """The draws that count, as xarray sees them: none is missing, none is another; how many there are."""
     xarray = pytest.importorskip("xarray", reason="xarray is not installed")
