@@ -61,6 +61,11 @@ class SamplingPhase(NamedTuple):
         program = Program(target, kernel, Fixed(), folds, KeepDraws(request.keep))
         return cls(program, max(1, draws // kernel.draws_per_sweep))
 
+    @property
+    def draws(self) -> int:
+        """How many draws of a chain that is."""
+        return self.capacity * self.program.kernel.draws_per_sweep
+
     def prepare(self, request: Request, placement: Placement, root: Any, tuning: Any) -> None:
         """Begin to compile it in the background, for a tuning of this form, if one is known."""
         if tuning is not None and not self.program.kernel.remembers:
@@ -203,7 +208,8 @@ class Session:
         labels = [names[number].label for number in without]
         return tuple(unkept(labels, *(spread[name][without] for name in ("sd", "r_hat_nested", "ess"))))
 
-    def header(self, settings: dict[str, Any], warmup: dict[str, Any]) -> Header:
+    def header(self, settings: dict[str, Any], warmup: dict[str, Any], **kept: Mapping[str, np.ndarray]) -> Header:
+        """What is known before the first draw; `kept` of the draws of the warmup."""
         return Header(
             superchain=self.starts.superchain,
             parameters=tuple(name for name in self.model.parameter_names if name in (self.request.keep or (name,))),
@@ -212,6 +218,7 @@ class Session:
             settings=settings,
             warmup=warmup,
             versions=versions(),
+            **kept,
         )
 
 
@@ -247,6 +254,7 @@ def recorded_settings(
         "tile": placement.layout.tile,
         **({} if request.thinning == 1 else {"thinning": request.thinning}),
         **({} if request.keep is None else {"keep": list(request.keep)}),
+        **({"save_warmup": True} if request.save_warmup else {}),
         "deterministic": compiling.is_deterministic(),
         "tuning_given": request.tuning is not None,
     }
