@@ -246,9 +246,11 @@ def test_not_precise_enough_is_told_apart(shoal, sampled, tmp_path: Path) -> Non
 
 def test_options_arrive(shoal, sampled, models: Path, tmp_path: Path) -> None:
     asked = sampled(result())
-    options = "--num-chains 64 --num-warmup 0 --num-samples 7 --seed 5 --precision float64 --tile 8 --no-progress"
+    options = "--num-chains 64 --num-warmup 0 --num-samples 7 --seed 5 --precision float64 --tile 8 --save-warmup"
     hmc = "--sampler hmc --set step_size=0.03 --set num_steps=20"
-    code, _, _ = shoal("sample", f"{models}:model", "--out", tmp_path / "run", *options.split(), *hmc.split())
+    code, _, _ = shoal(
+        "sample", f"{models}:model", "--out", tmp_path / "run", *options.split(), *hmc.split(), "--no-progress"
+    )
     assert code == 0
     expected = {
         "num_chains": 64,
@@ -257,6 +259,7 @@ def test_options_arrive(shoal, sampled, models: Path, tmp_path: Path) -> None:
         "seed": 5,
         "precision": "float64",
         "tile": 8,
+        "save_warmup": True,
     }
     assert {name: asked[name] for name in expected} == expected
     assert asked["progress_bar"] is False

@@ -19,8 +19,11 @@ import numpy as np
 import pytest
 
 import shoal
+from shoal.keeping import constrained, of_all
 from shoal.results.archive import DamagedFileError, read_archive, write_archive
+from shoal.results.course import Course
 from shoal.results.journal import Journal
+from shoal.warmup.stages import Stages
 from shoal.watching.status import status_of
 
 pytest.importorskip("zarr", reason="a run on disk needs Zarr")
@@ -911,3 +914,312 @@ def test_the_journal_keeps_two(tmp_path):
     part, state = journal.read(journal.files()[-1])
     assert part.end == DRAWS
     assert state.facts["done"] == DRAWS
+
+
+# Draws of the warmup.
+
+RUNS = {
+    "hmc": {"name": "hmc", "num_warmup": 5},
+    "nuts": {"name": "nuts"},
+    "few": {"name": "auto, few chains"},
+    "auto": {"name": "auto", "num_superchains": 4},
+}
+PARTS = ("warmup_draws", "warmup_sample_stats", "warmup_coords")
+_KEPT = {}
+
+
+@pytest.fixture
+def half_scouts(monkeypatch):
+    """Half of the 32 chains of `auto` go ahead."""
+    monkeypatch.setattr("shoal.samplers.auto.SCOUTS", 16)
+    monkeypatch.setattr("shoal.samplers.auto.MOST_SCOUTS", 16)
+
+
+def kept(name):
+    """The run in memory that keeps the draws of its warmup, to which nothing happens."""
+    if name not in _KEPT:
+        _KEPT[name] = sample(**RUNS[name], save_warmup=True)
+    return _KEPT[name]
+
+
+def same_kept(result, expected):
+    same(result, expected)
+    for part in PARTS:
+        mine, theirs = getattr(result, part), getattr(expected, part)
+        assert list(mine) == list(theirs)
+        for name in theirs:
+            seen = np.asarray(mine[name])
+            np.testing.assert_array_equal(seen, theirs[name], err_msg=f"{part}: {name}")
+            assert seen.dtype == theirs[name].dtype
+
+
+@pytest.mark.parametrize("name", RUNS)
+def test_no_other_draw_changes(half_scouts, name):
+    """Nor a finding, the summary, the record of the warmup, or what it cost."""
+    without = sample(**RUNS[name])
+    same(kept(name), without)
+    assert all(not getattr(without, part) for part in PARTS)
+
+
+# What they are
+
+
+def test_those_of_a_sampler_set_by_hand_are_its_first_draws(tmp_path):
+    straight = sample(name="hmc", num_warmup=0, draws=30)
+    for thinning, out in ((1, None), (4, tmp_path / "run")):
+        result = sample(out, name="hmc", num_warmup=18, draws=12, save_warmup=True, thinning=thinning)
+        for mine, later, expected in (
+            (result.warmup_draws, result.draws, straight.draws),
+            (result.warmup_sample_stats, result.sample_stats, straight.sample_stats),
+        ):
+            assert list(mine) == list(later) == list(expected)
+            for name, values in expected.items():
+                np.testing.assert_array_equal(mine[name], values[:, :18][:, thinning - 1 :: thinning], err_msg=name)
+                np.testing.assert_array_equal(later[name], values[:, 18:][:, thinning - 1 :: thinning], err_msg=name)
+        assert set(result.warmup_coords["warmup_kernel"]) == {"HMC"}
+
+
+def test_those_of_stages_are_where_every_chain_was(monkeypatch, half_scouts):
+    trails, play = [], Stages.play
+
+    def recorded(self, *args, **kwargs):
+        trail, tuning = play(self, *args, **kwargs)
+        trails.append(trail)
+        return trail, tuning
+
+    monkeypatch.setattr(Stages, "play", recorded)
+    corners = np.array(np.meshgrid(*[[-1.5, 1.5]] * 3)).reshape(3, 8).T
+    starts = np.concatenate([np.repeat(corners, 4, 0), np.zeros((32, 1))], 1).astype(np.float32)
+    asked = {"name": "auto", "initial_positions": starts}
+    result = sample(**asked, save_warmup=True)
+    stage = result.warmup_coords["warmup_stage"]
+    assert list(stage) == list(np.repeat(np.arange(len(trails)) + 1, [len(trail.log_density) for trail in trails]))
+    for number, trail in enumerate(trails, start=1):
+        there = {name: values[:, stage == number] for name, values in result.warmup_draws.items()}
+        moved = ~np.isnan(there["y"]).any(1)
+        assert moved.sum() == trail.log_density.shape[1]
+        np.testing.assert_array_equal(there["x"][moved], trail.position[:, :, :3].swapaxes(0, 1))
+        np.testing.assert_array_equal(there["y"][moved], trail.position[:, :, 3].T)
+        stats = {name: values[:, stage == number] for name, values in result.warmup_sample_stats.items()}
+        for name, part in (("lp", "log_density"), ("acceptance_rate", "acceptance"), ("gradients", "gradients")):
+            np.testing.assert_array_equal(stats[name][moved], getattr(trail, part).T)
+        for values in (*there.values(), *stats.values()):
+            assert np.isnan(values[~moved]).all()
+    # Scouts are the first of every start, and begin there.
+    first = result.warmup_draws["x"][:, 0]
+    scouts = np.flatnonzero(~np.isnan(first[:, 0]))
+    np.testing.assert_array_equal(scouts, np.flatnonzero(np.arange(32) % 4 < 2))
+    nearest = np.linalg.norm(first[scouts][:, None] - corners, axis=2).argmin(1)
+    np.testing.assert_array_equal(nearest, scouts // 4)
+    assert not np.isnan(result.warmup_draws["y"][:, result.warmup_coords["warmup_phase"] == "settling"]).any()
+
+
+def test_phases_and_kernels(half_scouts):
+    coords = kept("auto").warmup_coords
+    phases = list(dict.fromkeys(coords["warmup_phase"]))
+    assert phases[:3] == ["burn-in", "scouting", "settling"]
+    assert set(phases[3:]) <= {"race", "necks"}
+    kernels = {phase: set(coords["warmup_kernel"][coords["warmup_phase"] == phase]) for phase in phases}
+    assert kernels["burn-in"] == {"Microcanonical"}
+    assert kernels["settling"] == {"JitteredHMC"}
+    counts = {one["phase"]: one["draws"] for one in kept("auto").warmup["phases"]}
+    assert {phase: int((coords["warmup_phase"] == phase).sum()) for phase in phases} == {
+        phase: count for phase, count in counts.items() if count
+    }
+    assert set(kept("few").warmup_coords["warmup_kernel"]) == {"NUTS"}
+    assert set(kept("nuts").warmup_coords["warmup_phase"]) == {"warmup"}
+
+
+@pytest.mark.parametrize(("name", "keep"), [("hmc", ["y"]), ("nuts", ["x", "y"]), ("auto", ["x", "y"])])
+def test_what_is_kept_of_the_draws_is_kept_of_these(tmp_path, half_scouts, name, keep):
+    result = sample(tmp_path / "run", **RUNS[name], save_warmup=True, thinning=3, keep=keep)
+    assert list(result.warmup_draws) == keep
+    whole = kept(name)
+    np.testing.assert_array_equal(result.warmup_draws["y"], whole.warmup_draws["y"][:, 2::3])
+    np.testing.assert_array_equal(result.warmup_sample_stats["lp"], whole.warmup_sample_stats["lp"][:, 2::3])
+    np.testing.assert_array_equal(result.warmup_coords["warmup_stage"], whole.warmup_coords["warmup_stage"][2::3])
+
+
+@pytest.mark.parametrize("out", [None, "run"])
+def test_fewer_than_are_thinned_to_one(tmp_path, out):
+    out = out and tmp_path / out
+    result = sample(out, name="hmc", num_warmup=5, save_warmup=True, thinning=6)
+    assert all(not getattr(result, part) for part in PARTS)
+    assert list(result.to_datatree()) == ["posterior", "sample_stats"]
+    assert not sample(out and tmp_path / "none", name="hmc", num_warmup=0, save_warmup=True).warmup_draws
+
+
+def test_some_quantities_of_positions():
+    position = np.arange(24, dtype=np.float32).reshape(2, 3, 4)
+    target = model().target(np.float32)
+    assert list(constrained(target, position, ("y",))) == ["y"]
+    np.testing.assert_array_equal(constrained(target, position, None)["x"], position[..., :3])
+
+
+def test_numbers_that_are_no_floats():
+    """In stages a chain may be missing, which integers and truth values cannot say."""
+    part = np.array([[[True, False]], [[True, True]]])
+    every = of_all(part, np.array([2]), 3)
+    assert every.shape == (3, 2, 2)
+    assert np.isnan(every[:2]).all()
+    np.testing.assert_array_equal(every[2], [[1.0, 0.0], [1.0, 1.0]])
+    big = 2**53 - 1
+    assert of_all(np.array([[big]]), np.array([0]), 1)[0, 0] == big
+    assert of_all(np.float32([[0.1]]), np.array([0]), 1).dtype == np.float32
+
+
+# Where they are
+
+
+@pytest.mark.parametrize("name", ["nuts", "auto"])
+def test_they_are_read_from_disk_and_from_files(tmp_path, half_scouts, name):
+    xarray = pytest.importorskip("xarray", reason="xarray is not installed")
+    pytest.importorskip("h5netcdf", reason="an optional export")
+    expected = kept(name)
+    same_kept(sample(tmp_path / "run", **RUNS[name], save_warmup=True), expected)
+    same_kept(shoal.load(tmp_path / "run"), expected)
+    shoal.load(tmp_path / "run").save(tmp_path / "saved")
+    same_kept(shoal.load(tmp_path / "saved"), expected)
+    shoal.load(tmp_path / "saved").export(tmp_path / "draws.nc")
+    whole = expected.to_datatree()
+    assert list(whole["warmup_posterior"].coords) == ["chain", "draw", *expected.warmup_coords, "superchain", "x_dim_0"]
+    for place, engine in (("run", "zarr"), ("saved", "zarr"), ("draws.nc", "h5netcdf")):
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            opened = xarray.open_datatree(tmp_path / place, engine=engine)
+        for group in ("posterior", "sample_stats", "warmup_posterior", "warmup_sample_stats"):
+            left, right = (tree[group].to_dataset().drop_vars("x_dim_0", errors="ignore") for tree in (opened, whole))
+            xarray.testing.assert_equal(left, right)
+        opened.close()
+
+
+def test_labels():
+    course = Course()
+    for number, (phase, draws) in enumerate([("a", 2), ("a", 0), ("b", 3)], start=1):
+        course.add(phase, number, "K", draws)
+    assert list(course.labels(1, 4)["warmup_stage"]) == [1, 3, 3]
+    assert list(Course.of(course.labels(0, 5)).labels(0, 5)["warmup_phase"]) == list("aabbb")
+    assert course.labels(0, 0)["warmup_stage"].dtype == np.int32
+
+
+def test_going_on_asks_for_the_same(tmp_path):
+    sample(tmp_path / "run", name="hmc", num_warmup=5, save_warmup=True)
+    with pytest.raises(ValueError, match="save_warmup is not there any more"):
+        sample(tmp_path / "run", name="hmc", num_warmup=5)
+    longer = shoal.resume(tmp_path / "run", model(), add_samples=5, progress_bar=False)
+    assert longer.num_draws == DRAWS + 5
+    assert longer.warmup_draws["x"].shape == (16, 5, 3)
+
+
+def test_a_name_that_is_taken():
+    taken = shoal.Model(params={"warmup_phase": shoal.real()}, log_density=lambda p: -(p["warmup_phase"] ** 2))
+    with pytest.raises(ValueError, match=r"has something called 'warmup_phase'.*Choose another name"):
+        sample(target=taken, save_warmup=True)
+
+
+# What outlives the process
+
+
+def warmup_opened_plainly(out, expected):
+    """What xarray sees of a warmup without Shoal: draws that count, or nothing; returns how many are whole."""
+    xarray = pytest.importorskip("xarray", reason="xarray is not installed")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of groups that were being made
+        tree = xarray.open_datatree(out, engine="zarr")
+    whole = []
+    for group, right in (("posterior", expected.warmup_draws), ("sample_stats", expected.warmup_sample_stats)):
+        for name, seen in tree.get(f"warmup_{group}", {}).items():
+            there, count = np.asarray(seen.values, float), right[name].shape[1]
+            theirs = np.full_like(there, np.nan)
+            theirs[:, :count] = right[name]
+            here = ~np.isnan(there)
+            np.testing.assert_array_equal(there[here], theirs[here])
+            missing = (here != ~np.isnan(theirs)).reshape(len(there), there.shape[1], -1).any((0, 2))
+            whole.append(int(np.argmax(missing)) if missing.any() else count)
+    return min(whole, default=0)
+
+
+@pytest.mark.parametrize(("name", "chunks", "stored"), [("nuts", 2, 0.0), ("nuts", 2, 1e9), ("auto", 9, 0.0)])
+def test_a_warmup_goes_on(tmp_path, killed, monkeypatch, half_scouts, name, chunks, stored):
+    monkeypatch.setattr("shoal.results.zarr_draws.STORED_EVERY", stored)
+    monkeypatch.setattr("shoal.results.zarr_draws.PATIENCE", stored)
+    expected, out = kept(name), tmp_path / "run"
+    killed("warmup", chunks, out=out, **RUNS[name], save_warmup=True)
+    with pytest.raises(ValueError, match="has not come to the end of its warmup"):
+        shoal.load(out)
+    assert (status_of(out).phase, status_of(out).draws) == ("warmup", 0)
+    count = len(expected.warmup_coords["warmup_stage"])
+    assert warmup_opened_plainly(out, expected) < count
+    assert (warmup_opened_plainly(out, expected) > 0) == (name == "auto" or not stored)
+    same_kept(sample(out, **RUNS[name], save_warmup=True), expected)
+    same_kept(shoal.load(out), expected)
+
+
+@pytest.mark.parametrize(("name", "chunks"), [("nuts", 2), ("few", 7)])
+def test_damage_in_a_warmup_is_made_good(tmp_path, killed, name, chunks):
+    expected, out = kept(name), tmp_path / "run"
+    killed("warmup", chunks, out=out, **RUNS[name], save_warmup=True)
+    flip(out / "warmup_posterior" / "y" / "c" / "0" / "0")
+    result = sample(out, **RUNS[name], save_warmup=True)
+    same_kept(result, expected)
+    assert "Draws of the warmup on disk are damaged" in next(note.words for note in result.notes)
+
+
+def test_a_damaged_checkpoint_of_a_warmup(tmp_path, killed):
+    expected, out = kept("nuts"), tmp_path / "run"
+    killed("warmup", 3, out=out, **RUNS["nuts"], save_warmup=True)
+    last = sorted((out / "checkpoints").glob("warmup-*"))[-1]
+    flip(last)
+    result = sample(out, **RUNS["nuts"], save_warmup=True)
+    same_kept(result, expected)
+    assert last.name in next(note.words for note in result.notes)
+
+
+def test_a_stage_whose_record_is_lost_is_kept_anew(tmp_path, killed):
+    expected, out = kept("few"), tmp_path / "run"
+    killed("warmup", 7, out=out, **RUNS["few"], save_warmup=True)
+    records = sorted((out / "checkpoints").glob("stage-*"))
+    # What is on disk of the lost stage is not what is played again.
+    import zarr
+
+    zarr.open_group(str(out))["warmup_posterior/y"][:, 30:] = 99.0
+    for record in records[1:]:
+        record.unlink()
+    same_kept(sample(out, **RUNS["few"], save_warmup=True), expected)
+
+
+def test_damage_after_a_warmup(tmp_path, killed):
+    expected, out = kept("nuts"), tmp_path / "run"
+    killed("sampling", 2, out=out, **RUNS["nuts"], save_warmup=True)
+    cut(out / "zarr.json")
+    same_kept(sample(out, **RUNS["nuts"], save_warmup=True), expected)
+    flip(out / "warmup_posterior" / "y" / "c" / "0" / "0")
+    with pytest.raises(ValueError, match=r"draws of 'y' in .* are damaged .* warmup that has ended"):
+        shoal.load(out).warmup_draws["y"]
+    same(shoal.load(out), expected)
+
+
+@pytest.mark.parametrize("name", ["hmc", "few"])
+def test_a_kill_at_any_write_of_a_warmup(tmp_path, dying, name):
+    """Between the record of a stage and its draws, too."""
+    asked = {**RUNS[name], "draws": 3, "save_warmup": True}
+    expected, died, there = sample(**asked), 0, 0
+    for number in range(1, 400, 8 * STRIDE):
+        out = tmp_path / "run"
+        dying(number)
+        try:
+            sample(out, **asked)
+        except Killed:
+            died += 1
+            dying(1 + number // STRIDE % 7)
+            try:
+                sample(out, **asked)
+            except Killed:
+                there += (out / "zarr.json").exists() and warmup_opened_plainly(out, expected) > 0
+            dying(0)
+            same_kept(sample(out, **asked), expected)
+            shutil.rmtree(out)
+            continue
+        break
+    assert died > 1
+    assert there

@@ -43,6 +43,7 @@ LAYERS = [
     ["watching"],
     ["request"],
     ["session"],
+    ["keeping"],
     ["warming"],
     ["drawing"],
     ["sampling"],

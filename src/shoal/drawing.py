@@ -17,7 +17,7 @@ from shoal.results.folded_draws import MemoryFolds, ZarrFolds
 from shoal.results.made import made
 from shoal.results.result import Gradients, Result, Timing
 from shoal.results.so_far import SoFar
-from shoal.results.store import is_damaged, load
+from shoal.results.store import is_damaged, load, warmup_draws
 from shoal.results.zarr_draws import ZarrDraws
 from shoal.run import compile_phase, drive, enter
 from shoal.session import Phase, Session
@@ -44,7 +44,7 @@ def sampled(session: Session, settings: dict[str, Any]) -> Result:
     began = time.perf_counter()
     sampling, capacity = session.sampling
     run = eqx.tree_at(lambda r: r.tuning, warm.run, request.sampler.frozen(warm.run.tuning))
-    header = session.header(settings, warm.record)
+    header = session.header(settings, warm.record, **warm.kept)
     with session.changing:
         draws, phase = _opened(session, header, Phase(enter(sampling, run, session.placement, request.num_samples)))
     compile_phase(sampling, phase.run, session.placement, capacity)
@@ -58,6 +58,8 @@ def sampled(session: Session, settings: dict[str, Any]) -> Result:
     if request.folded:
         give_back()
     recovered = () if session.folder is None else tuple(session.folder.notes)
+    if session.folder is not None and request.save_warmup:
+        header = replace(header, **warmup_draws(session.folder.path))
     result = Result(
         draws=draws.draws,
         sample_stats=draws.sample_stats,

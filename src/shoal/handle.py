@@ -75,6 +75,7 @@ def start(  # noqa: PLR0913  (the arguments of `shoal.sample`)
     num_superchains: int | None = None,
     thinning: int = 1,
     keep: Sequence[str] | str | None = None,
+    save_warmup: bool = False,
     tile: int | None = None,
     deterministic: bool = True,
     max_seconds: float | None = None,
@@ -83,10 +84,9 @@ def start(  # noqa: PLR0913  (the arguments of `shoal.sample`)
     """Begin a run and return at once; it goes on in a thread of its own.
 
     Its draws are, bit by bit, those of `shoal.sample` with the same arguments. Several runs may go on at once, each
-    with its own `out`; they take turns on the devices.
-
-    When the program ends first, the run is stopped at the end of its chunk. With `out` it goes on from there by the
-    same call or `shoal.resume`; without it its draws are lost, and a line on standard error says so.
+    with its own `out`; they take turns on the devices. When the program ends first, the run is stopped at the end of
+    its chunk. With `out` it goes on from there by the same call or `shoal.resume`; without it its draws are lost, and a
+    line on standard error says so.
 
     Args:
         model: as for `shoal.sample`, and so are all others but these two.
@@ -103,6 +103,7 @@ def start(  # noqa: PLR0913  (the arguments of `shoal.sample`)
         num_superchains: starting points.
         thinning: every so many draws one is kept.
         keep: names of the quantities that are kept, "moments" or "none".
+        save_warmup: whether the draws of the warmup are, too.
         tile: chains that are evaluated at once.
         deterministic: whether the same seed gives the same draws on a GPU, too.
         max_seconds: that the run may take; time in which it is paused does not count.
@@ -112,8 +113,7 @@ def start(  # noqa: PLR0913  (the arguments of `shoal.sample`)
         The handle of the run.
 
     Raises:
-        ValueError: an argument is out of its range, or another run is written to `out`. What only a device can tell is
-            raised by `Handle.wait`.
+        ValueError: an argument is out of its range, or `out` is being written. `Handle.wait` raises what comes later.
     """
     call = checked_call(
         model,
@@ -132,6 +132,7 @@ def start(  # noqa: PLR0913  (the arguments of `shoal.sample`)
         max_seconds=max_seconds,
         thinning=thinning,
         keep=keep,
+        save_warmup=save_warmup,
         tensorboard=tensorboard,
     )
     with contextlib.ExitStack() as until_started:

@@ -12,6 +12,7 @@ from jaxtyping import Int
 from shoal.adaptation import Fixed
 from shoal.models.model import Model
 from shoal.objects import Objects
+from shoal.results.course import COORDINATES
 from shoal.results.directories import check_place
 from shoal.results.folded_draws import MOMENTS, NONE
 from shoal.results.made import zarr_package
@@ -43,6 +44,7 @@ class Request:
     thinning: int = 1
     keep: tuple[str, ...] | None = None
     folded: str | None = None
+    save_warmup: bool = False
 
     @property
     def num_kept(self) -> int:
@@ -106,6 +108,7 @@ def checked_call(  # noqa: PLR0913  (the arguments of `shoal.sample`)
     max_seconds: float | None,
     thinning: int,
     keep: Sequence[str] | str | None,
+    save_warmup: bool,
     tensorboard: bool,
 ) -> Call:
     """The arguments of `shoal.sample`, checked as far as that needs no device.
@@ -115,7 +118,14 @@ def checked_call(  # noqa: PLR0913  (the arguments of `shoal.sample`)
         ModuleNotFoundError: draws cannot be kept on disk here; the message says how to install what is missing.
     """
     request = checked(model, num_chains, num_warmup, num_samples, sampler, tuning, precision)
-    request = keeping(request, model, thinning, keep)
+    request = replace(keeping(request, model, thinning, keep), save_warmup=bool(save_warmup))
+    if save_warmup:
+        check_coordinates(model)
+        if request.folded is not None:
+            raise ValueError(
+                f"save_warmup=True keeps draws of the warmup, and keep={request.folded!r} keeps none: leave one "
+                "of them out. keep=[names] keeps some quantities of both."
+            )
     check_seed(seed)
     check_superchains(num_superchains, num_chains, initial_positions)
     if tile is not None:
@@ -220,6 +230,20 @@ def keeping(request: Request, model: Model, thinning: int, keep: Sequence[str] |
         )
     kept = tuple(name for name in known if name in wanted)
     return replace(request, keep=None if kept == known else kept)
+
+
+def check_coordinates(model: Model) -> None:
+    """Refuse a model whose names are those of the coordinates along the draws of a warmup."""
+    names = (
+        *model.parameter_names,
+        *model.deterministic_names,
+        *(axis for axes in model.dims.values() for axis in axes),
+    )
+    if taken := sorted(set(names) & set(COORDINATES)):
+        raise ValueError(
+            f"save_warmup=True: the model '{model.name}' has something called {taken[0]!r}, and so is a coordinate of "
+            "the draws of the warmup. Choose another name in the model."
+        )
 
 
 def check_count(name: str, value: Any, least: int) -> None:

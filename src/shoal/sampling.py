@@ -52,6 +52,7 @@ def sample(  # noqa: PLR0913  (the front door: each is a choice that users make)
     num_superchains: int | None = None,
     thinning: int = 1,
     keep: Sequence[str] | str | None = None,
+    save_warmup: bool = False,
     tile: int | None = None,
     deterministic: bool = True,
     max_seconds: float | None = None,
@@ -67,7 +68,7 @@ def sample(  # noqa: PLR0913  (the front door: each is a choice that users make)
     Args:
         model: what to sample: `shoal.Model(...)` or `shoal.from_numpyro(...)`.
         num_chains: chains, run side by side on all local devices.
-        num_warmup: draws of every chain in which the sampler is tuned, not kept. For "auto", whose warmup ends when
+        num_warmup: draws of every chain in which the sampler is tuned. For "auto", whose warmup ends when
             it has settled, the most of them (2,000 by default); for others 500 by default. With `tuning` 0, and
             what is asked for is run with that tuning.
         num_samples: draws of every chain after the warmup.
@@ -88,6 +89,8 @@ def sample(  # noqa: PLR0913  (the front door: each is a choice that users make)
         keep: names of the parameters and deterministic quantities that are kept; all by default. "moments" keeps
             moments and quantiles of all draws, in memory that does not grow with their number, and "none" next to
             nothing: see `Result.moments`.
+        save_warmup: whether the draws of the warmup are kept, too, thinned likewise: in `warmup_draws` of the result
+            and the group `warmup_posterior`. Nothing is judged by them, and other draws stay the same.
         tile: chains that are evaluated at once; draws depend on it to the last bit. By default 32 on a CPU, and on an
             accelerator all its chains, up to 16,384.
         deterministic: whether the same seed gives the same draws on a GPU, too. Without it models that index their
@@ -122,6 +125,7 @@ def sample(  # noqa: PLR0913  (the front door: each is a choice that users make)
         max_seconds=max_seconds,
         thinning=thinning,
         keep=keep,
+        save_warmup=save_warmup,
         tensorboard=tensorboard,
     )
     stop = Stop(max_seconds)
@@ -305,6 +309,7 @@ def resume(
         num_superchains=None if chosen else settings["num_superchains"],
         thinning=thinning,
         keep=settings.get("keep"),
+        save_warmup=settings.get("save_warmup", False),
         tile=settings["tile"],
         deterministic=settings["deterministic"],
         max_seconds=max_seconds,

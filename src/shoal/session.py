@@ -69,6 +69,11 @@ class SamplingPhase(NamedTuple):
         program = Program(target, kernel, Fixed(), folds, KeepDraws(request.keep))
         return cls(program, max(1, draws // kernel.draws_per_sweep))
 
+    @property
+    def draws(self) -> int:
+        """How many draws of a chain that is."""
+        return self.capacity * self.program.kernel.draws_per_sweep
+
     def prepare(self, request: Request, placement: Placement, root: Any, tuning: Any) -> None:
         """Begin to compile it in the background, for a tuning of this form, if one is known."""
         if tuning is not None and not self.program.kernel.remembers:
@@ -225,7 +230,8 @@ class Session:
         unknown = np.full_like(ess, np.nan)
         return {**columns, "mcse_mean": columns["sd"] / np.sqrt(ess), "ess_bulk": ess, "ess_tail": unknown}
 
-    def header(self, settings: dict[str, Any], warmup: dict[str, Any]) -> Header:
+    def header(self, settings: dict[str, Any], warmup: dict[str, Any], **kept: Mapping[str, np.ndarray]) -> Header:
+        """What is known before the first draw; `kept` of the draws of the warmup."""
         keep, dims, coords = self.request.keep, self.model.dims, self.model.coords
         if self.request.folded == NONE:
             labels = [name.label for name in quantities(self.model) if name.variable != LOG_DENSITY]
@@ -238,6 +244,7 @@ class Session:
             settings=settings,
             warmup=warmup,
             versions=versions(),
+            **kept,
         )
 
 
@@ -274,6 +281,7 @@ def recorded_settings(
         **({} if request.thinning == 1 else {"thinning": request.thinning}),
         **({} if request.keep is None else {"keep": list(request.keep)}),
         **({} if request.folded is None else {"keep": request.folded}),
+        **({"save_warmup": True} if request.save_warmup else {}),
         "deterministic": compiling.is_deterministic(),
         "tuning_given": request.tuning is not None,
     }

@@ -2,6 +2,8 @@
 
 import json
 import time
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import equinox as eqx
@@ -9,8 +11,9 @@ import equinox as eqx
 from shoal.adaptation import Fixed
 from shoal.diagnostics.findings import Finding
 from shoal.durable.folder import Checkpoint
+from shoal.keeping import WarmupDraws
 from shoal.paths import like
-from shoal.program import Program, Run, keep_nothing
+from shoal.program import KeepDraws, Program, Run, keep_nothing
 from shoal.progress import ChunkReport
 from shoal.run import compile_phase, drive, enter, frozen, on_host, revived, shape_of_ensemble, start
 from shoal.samplers.staged import Staged
@@ -19,14 +22,14 @@ from shoal.statistics import Health
 from shoal.warmup.stages import Stages
 from shoal.watching.record import Told
 
-# Warmup keeps no draws, so a chunk of it may have any length.
+# Where warmup keeps no draws, a chunk of it may have any length.
 ANY = 2**30
 # Seconds between checkpoints of such a warmup.
 KEPT_EVERY = 1.0
 
 
 class Warm(NamedTuple):
-    """What a warmup left: the run with the tuning to sample with, what it cost, and what is told of it."""
+    """What a warmup left: the run with the tuning to sample with, what it cost, what is told, and draws in memory."""
 
     run: Run
     compile_seconds: float
@@ -34,6 +37,7 @@ class Warm(NamedTuple):
     gradients: int
     record: dict[str, Any]
     findings: tuple[Finding, ...]
+    kept: Mapping[str, Any] = MappingProxyType({})
 
 
 def warmed(session: Session) -> Warm:
@@ -42,7 +46,13 @@ def warmed(session: Session) -> Warm:
     kept = None if folder is None else folder.warm()
     if kept is not None:
         return _recalled(session, kept)
-    warm = _staged(session) if session.request.ends_itself else _fixed_length(session)
+    made = _staged if session.request.ends_itself else _fixed_length
+    if session.request.save_warmup:
+        with WarmupDraws(session) as draws:
+            warm = made(session, draws)
+            warm = warm._replace(kept=draws.ended())
+    else:
+        warm = made(session, None)
     # As JSON gives it back, so that a run that was resumed tells the same.
     warm = warm._replace(record=json.loads(json.dumps(warm.record, default=_plain)))
     if folder is not None:
@@ -69,14 +79,16 @@ def _recalled(session: Session, kept: Checkpoint) -> Warm:
     return Warm(run, 0.0, facts["seconds"], facts["gradients"], facts["record"], findings)
 
 
-def _fixed_length(session: Session) -> Warm:
+def _fixed_length(session: Session, draws: WarmupDraws | None) -> Warm:
     """A warmup of as many draws as were asked for, in one phase."""
     request, sampler, folder = session.request, session.request.sampler, session.folder
     began = time.perf_counter()
     first = first_tuning(session.request, session.target.dim)
     adaptation = Fixed() if request.tuning is not None else sampler.adaptation()
-    warm = Program(session.target, sampler.warmup_kernel(), adaptation, {"health": Health()}, keep_nothing)
-    kept = None if folder is None else folder.warmup()
+    keep = keep_nothing if draws is None else KeepDraws(request.keep)
+    warm = Program(session.target, sampler.warmup_kernel(), adaptation, {"health": Health()}, keep)
+    capacity = ANY if draws is None else max(1, session.sampling.draws // warm.kernel.draws_per_sweep)
+    kept = draws.kept if draws is not None else None if folder is None else folder.warmup()
     if kept is None:
         run = start(warm, session.placement, session.root, session.starts.position, first)
         phase = Phase(enter(warm, run, session.placement, request.num_warmup))
@@ -86,20 +98,24 @@ def _fixed_length(session: Session) -> Warm:
         run = revived(session.placement, session.root, ensemble, kept.facts["step"], first)
         phase = session.gone_on(enter(warm, run, session.placement, request.num_warmup), kept)
     if request.num_warmup:
-        compile_phase(warm, phase.run, session.placement, ANY)
+        compile_phase(warm, phase.run, session.placement, capacity)
     compiled = time.perf_counter() - began
     seconds, length = phase.seconds, request.num_warmup
     run = phase.run
     gradients = session.told("warmup", warm, run, phase.done, length, seconds).evaluations[0] if phase.done else 0
     began = kept_at = session.stop.clock()
-    for chunk in drive(warm, run, session.placement, length, ANY, phase.done):
+    for chunk in drive(warm, run, session.placement, length, capacity, phase.done):
         run = chunk.run
         seconds = phase.seconds + session.stop.clock() - began
         told = session.told("warmup", warm, run, chunk.done, length, seconds)
         gradients = told.evaluations[0]
         session.tell(told)
         now = session.stop.asked or session.stop.pause.wanted or session.stop.clock() - kept_at >= KEPT_EVERY
-        if folder is not None and now:
+        if draws is not None:
+            draws.chunk(chunk, session.checkpoint(run, chunk.done, seconds, tuning=run.tuning))
+            if session.stop.pause.wanted:
+                draws.drain()
+        elif folder is not None and now:
             folder.keep_warmup(chunk.done, session.checkpoint(run, chunk.done, seconds, tuning=run.tuning))
             kept_at = session.stop.clock()
         session.stop.check()
@@ -109,7 +125,7 @@ def _fixed_length(session: Session) -> Warm:
     return Warm(run, compiled, seconds, gradients, {"draws": length}, ())
 
 
-def _staged(session: Session) -> Warm:
+def _staged(session: Session, draws: WarmupDraws | None) -> Warm:
     """A warmup that ends by itself."""
     request, placement, starts, root = session.request, session.placement, session.starts, session.root
     sampler = request.sampler
@@ -135,6 +151,8 @@ def _staged(session: Session) -> Warm:
     most = request.num_warmup
     stages = Stages(session.target, placement, root, starts.position, most, tell, starts.chosen, foresee)
     stages.clock = session.stop.clock
+    if draws is not None:
+        stages.keep = draws.stage
     if session.folder is not None:
         stages.ledger = session.folder
         left = session.folder.last_stage()

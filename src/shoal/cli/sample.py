@@ -71,6 +71,7 @@ PRECISIONS = ("float32", "float64")
     metavar="NAME",
     help="Keep this quantity, and others given so; or, given alone: moments, none.  [default: all]",
 )
+@click.option("--save-warmup", is_flag=True, help="Keep the draws of the warmup, too.")
 @click.option("--devices", type=click.IntRange(min=1), help="CPU devices to use.  [default: one per core]")
 @click.option(
     "--out",
@@ -131,9 +132,9 @@ def stopped(out: "Path | Objects | None", options: dict[str, Any], code: int) ->
     """Tell of the draws of a run that was stopped, if there are any; returns the exit code."""
     goes_on = ""
     if out is not None:
-        from shoal.results.store import has_store, load
+        from shoal.results.store import has_draws, load
 
-        if has_store(out):
+        if has_draws(out):
             tell(load(out), out, options)
             return code
         if not isinstance(out, Path) or out.exists():
@@ -159,6 +160,7 @@ def run(model: Any, recipe: "Sampler", out: "Path | Objects | None", options: di
         tile=options["tile"],
         thinning=options["thinning"],
         keep=kept(options["keep"]),
+        save_warmup=options["save_warmup"],
         deterministic=options["deterministic"],
         max_seconds=options["max_seconds"],
         tensorboard=options["tensorboard"],

@@ -204,19 +204,21 @@ class RunFolder:
         kept = self._read(WARM, "The warmup is made again, the same.")
         return None if kept is None else Checkpoint.read(kept)
 
-    def latest(self, count: int, whole: bool) -> Checkpoint | None:
+    def latest(self, count: int, whole: bool, journal: Journal | None = None) -> Checkpoint | None:
         """Where sampling was last; None where it has to begin.
 
         Args:
             count: of draws that are there: no later one is of use.
             whole: whether more draws are to follow, which need all of a sweep.
+            journal: of other draws than those of sampling.
         """
-        for path in reversed(self.journal.files()):
+        journal = journal or self.journal
+        for path in reversed(journal.files()):
             try:
-                part, state = self.journal.read(path)
+                part, state = journal.read(path)
             except (DamagedFileError, FileNotFoundError) as error:
                 self.note(str(error), "The run goes on from the one before, and makes the same draws again.")
-                self.journal.forget([path])
+                journal.forget([path])
                 continue
             if part.end <= count and (state.facts["whole"] or not whole):
                 return Checkpoint.read(state)

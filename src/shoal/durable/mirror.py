@@ -25,6 +25,7 @@ from shoal.durable.folder import RunFolder
 from shoal.durable.spool import Signature, Spool
 from shoal.objects import AT_ONCE, Objects
 from shoal.results.journal import BEGINNING, FOLDER, Journal
+from shoal.results.made import SAMPLING, WARMUP
 from shoal.results.result import Result
 from shoal.stopping import Stop
 
@@ -59,18 +60,21 @@ class Counted(NamedTuple):
     """What a `zarr.json` says.
 
     Attributes:
-        made: when the store was.
+        made: when the store was; None where it has draws of the warmup alone.
         draws: that count.
+        warmup: draws of the warmup that count.
     """
 
-    made: str
+    made: str | None
     draws: int
+    warmup: int
 
     @classmethod
     def by(cls, contents: bytes) -> "Counted":
         """A file of this name."""
         attributes = json.loads(contents).get("attributes", {})
-        return cls(str(attributes.get("created_at")), int(attributes.get("draws_committed", 0)))
+        draws, warmup = (int(attributes.get(kind.committed, 0)) for kind in (SAMPLING, WARMUP))
+        return cls(attributes.get("created_at"), draws, warmup)
 
 
 class Mirror:
@@ -140,7 +144,8 @@ class Mirror:
 
     def keep(self, result: Result) -> None:
         """Leave the local copy there as long as a result reads from it."""
-        self._spool.keep_for(result.draws, result.sample_stats)
+        warmup = (part for part in (result.warmup_draws, result.warmup_sample_stats) if part)
+        self._spool.keep_for(result.draws, result.sample_stats, *warmup)
 
     def close(self) -> bool:
         """Send nothing more.
@@ -205,9 +210,9 @@ class Mirror:
         with contextlib.suppress(FileNotFoundError):
             there = self._counted or Counted.by(self._objects.read(ROOT))
             new = Counted.by(now.changed[ROOT].read_bytes())
-            if new.made != there.made:  # of another store: chunks have other sizes
+            if there.made is not None and new.made != there.made:  # of another store: chunks have other sizes
                 self._objects.delete(ROOT)
-            elif new.draws < there.draws:
+            elif new.draws < there.draws or new.warmup < there.warmup:
                 self._send_one(ROOT, now)
 
     def _taken(self) -> Snapshot:

@@ -31,7 +31,7 @@ class Group(NamedTuple):
 
 
 def datatree(result: "Result") -> Any:
-    """The groups `posterior` and `sample_stats`; `superchain` is a coordinate of `chain` in both.
+    """The groups `posterior` and `sample_stats`, and those of the warmup; `superchain` is a coordinate of `chain`.
 
     xarray takes no "/" in the name of a variable or an axis: `scope/x` is called `scope.x` here, or `scope_x` where
     the model has a `scope.x` already.
@@ -55,7 +55,15 @@ def groups(result: "Result") -> dict[str, Group]:
         ValueError: the run keeps no draws.
     """
     check_draws(result)
-    return {"posterior": _group(result, result.draws), "sample_stats": _group(result, result.sample_stats)}
+    draw = {"draw": np.arange(result.num_draws)}
+    made = {"posterior": result.draws, "sample_stats": result.sample_stats}
+    found = {name: _group(result, draws, draw) for name, draws in made.items()}
+    if result.warmup_draws:
+        count = len(result.warmup_coords["warmup_stage"])
+        draw = {"draw": np.arange(count), **result.warmup_coords}
+        made = {"warmup_posterior": result.warmup_draws, "warmup_sample_stats": result.warmup_sample_stats}
+        found |= {name: _group(result, draws, draw) for name, draws in made.items()}
+    return found
 
 
 def check_draws(result: "Result") -> None:
@@ -87,10 +95,11 @@ def attributes(result: "Result") -> dict[str, Any]:
     }
 
 
-def _group(result: "Result", draws: Mapping[str, np.ndarray]) -> Group:
+def _group(result: "Result", draws: Mapping[str, np.ndarray], along: Mapping[str, np.ndarray]) -> Group:
+    """A group with these coordinates along its draws."""
     ticks = {
         "chain": ("chain", np.arange(result.num_chains)),
-        "draw": ("draw", np.arange(result.num_draws)),
+        **{name: ("draw", labels) for name, labels in along.items()},
         "superchain": ("chain", np.asarray(result.superchain)),
     }
     plain = plain_names((*names_of_axes(result.dims), *result.dims, *draws))

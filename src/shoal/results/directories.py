@@ -7,10 +7,10 @@ from pathlib import Path
 from shoal.objects import Objects, Stored, explained, place_of
 from shoal.results.archive import UNFINISHED
 from shoal.results.journal import BEGINNING, FOLDER, LOCK
-from shoal.results.made import GROUPS
+from shoal.results.made import SAMPLING, WARMUP
 
 # What a run is made of: of what else is beside it at a URL nothing is read or deleted.
-PARTS = (*GROUPS, "tuning", FOLDER, "zarr.json", "metrics.jsonl", "tensorboard")
+PARTS = (*SAMPLING.groups, *WARMUP.groups, "tuning", FOLDER, "zarr.json", "metrics.jsonl", "tensorboard")
 
 
 def check_new(path: str | os.PathLike[str]) -> Path:

@@ -19,6 +19,9 @@ class Header:
         settings: what the run was asked to do; nothing that JSON cannot hold.
         versions: versions of the packages and the names of the devices.
         warmup: what was done and measured in warmup; nothing that JSON cannot hold.
+        warmup_draws: draws of the warmup by variable, where they are kept.
+        warmup_sample_stats: theirs.
+        warmup_coords: which stage each of them is of; as of `Course`.
     """
 
     superchain: np.ndarray
@@ -28,6 +31,9 @@ class Header:
     settings: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     versions: Mapping[str, str] = dataclasses.field(default_factory=dict)
     warmup: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    warmup_draws: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
+    warmup_sample_stats: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
+    warmup_coords: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
 
     @property
     def num_chains(self) -> int:

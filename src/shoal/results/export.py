@@ -34,8 +34,8 @@ def export(result: "Result", path: str | os.PathLike[str], to: str | None, overw
     check_draws(result)
     if not result.num_draws:
         raise ValueError("The run has no draws yet, so there is nothing to export: wait until it has some.")
-    _check_numbers(result.draws)
-    _check_numbers(result.sample_stats)
+    for draws in (result.draws, result.sample_stats, result.warmup_draws):
+        _check_numbers(draws)
     half = place.with_name(f".{place.name}.part")
     try:
         write(result, half)

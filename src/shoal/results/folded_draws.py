@@ -11,9 +11,11 @@ import numpy as np
 
 from shoal.results import zarr_draws
 from shoal.results.archive import Archive, DamagedFileError, read_archive, write_archive
+from shoal.results.coordinates import Labels
 from shoal.results.draws import Header, check_chunk
 from shoal.results.folds import Folds
 from shoal.results.journal import Journal, Part
+from shoal.results.made import Kind
 from shoal.results.moments import Moments
 from shoal.results.stored_draws import StoredDraws
 from shoal.results.zarr_draws import ZarrDraws
@@ -87,8 +89,10 @@ class ZarrFolds(ZarrDraws):
     when the run stands still, and at its end: a run that is killed makes the draws since then again, the same.
     """
 
-    def _begin(self, path: str | os.PathLike[str], num_samples: int, header: Header) -> None:
-        super()._begin(path, num_samples, header)
+    def _begin(
+        self, path: str | os.PathLike[str], num_samples: int, header: Header, kind: Kind, labels: Labels
+    ) -> None:
+        super()._begin(path, num_samples, header, kind, labels)
         self._folds: Folds | None = None
         self._state: Archive | None = None
 

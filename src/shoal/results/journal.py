@@ -21,7 +21,7 @@ BEGINNING, LOCK = "beginning.npz", "lock"
 # Of the files whose draws the store has: the last one is what a run goes on from, and one may be damaged.
 KEPT = 2
 # One whose last sweep was cut ends in "-cut": it is of no use to a run that is to be longer.
-_NAME = re.compile(r"draws-(\d{10})-(\d{10})(-cut)?\.npz")
+_NAME = re.compile(r"[a-z]+-(\d{10})-(\d{10})(-cut)?\.npz")
 _VALUE, _STAT, _STATE = "value:", "stat:", "state:"
 
 
@@ -46,10 +46,11 @@ class Journal:
 
     Args:
         run: the directory of the run.
+        name: with which the names of the files begin.
     """
 
-    def __init__(self, run: Path) -> None:
-        self.folder = run / FOLDER
+    def __init__(self, run: Path, name: str = "draws") -> None:
+        self.folder, self._name = run / FOLDER, name
 
     def write(self, part: Part, state: Archive) -> None:
         """Write a chunk and what is to be gone on from after it; they count when this returns."""
@@ -57,7 +58,7 @@ class Journal:
         arrays |= {_STAT + name: array for name, array in part.stats.items()}
         arrays |= {_STATE + name: array for name, array in state.arrays.items()}
         cut = "" if state.facts["whole"] else "-cut"
-        write_archive(self.folder / f"draws-{part.begin:010d}-{part.end:010d}{cut}.npz", arrays, state.facts)
+        write_archive(self.folder / f"{self._name}-{part.begin:010d}-{part.end:010d}{cut}.npz", arrays, state.facts)
 
     def read(self, path: Path) -> tuple[Part, Archive]:
         """One of the files.
@@ -75,7 +76,7 @@ class Journal:
 
     def files(self) -> list[Path]:
         """In the order of their last draws."""
-        found = self.folder.glob("draws-*.npz") if self.folder.is_dir() else ()
+        found = self.folder.glob(f"{self._name}-*.npz") if self.folder.is_dir() else ()
         return sorted((path for path in found if _NAME.fullmatch(path.name)), key=lambda path: _span(path)[::-1])
 
     def after(self, count: int) -> list[Part]:

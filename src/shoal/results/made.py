@@ -7,7 +7,23 @@ from typing import Any, NamedTuple
 from shoal.extras import require
 from shoal.results.journal import FOLDER, Journal
 
-GROUPS = ("posterior", "sample_stats")
+
+class Kind(NamedTuple):
+    """Which draws of a run.
+
+    Attributes:
+        groups: of the store, for the draws and for their sample statistics.
+        journal: with which the names of the files of their journal begin.
+        committed: the attribute of the store that counts them.
+    """
+
+    groups: tuple[str, str]
+    journal: str
+    committed: str
+
+
+SAMPLING = Kind(("posterior", "sample_stats"), "draws", "draws_committed")
+WARMUP = Kind(("warmup_posterior", "warmup_sample_stats"), "warmup", "warmup_draws_committed")
 
 
 def zarr_package() -> Any:
@@ -15,9 +31,17 @@ def zarr_package() -> Any:
     return require("zarr", "Saving and loading draws", extra="store")
 
 
-def set_aside(path: Path) -> None:
-    """Make room for a new store. What is there may be draws: it is kept among the checkpoints."""
-    there = [part for part in (*GROUPS, "tuning", "moments.npz", "zarr.json") if (path / part).exists()]
+def set_aside(path: Path, kind: Kind, described: bool) -> None:
+    """Make room for new groups. What is there may be draws: it is kept among the checkpoints.
+
+    Args:
+        path: the directory of the run.
+        kind: of the draws.
+        described: whether what describes the whole store can be read, and stays.
+    """
+    others = ("tuning", "moments.npz") if kind is SAMPLING else ()
+    parts = (*kind.groups, *others, *(() if described else ("zarr.json",)))
+    there = [part for part in parts if (path / part).exists()]
     if there:
         aside = Path(tempfile.mkdtemp(prefix="damaged-", dir=path / FOLDER))
         for part in there:

@@ -34,7 +34,7 @@ def write_netcdf(result: "Result", path: Path) -> None:
     with h5netcdf.File(path, "w") as file:
         file.attrs.update(attributes(result))
         for name, group in groups(result).items():
-            _write(file.create_group(name), group, result.num_draws, h5py.string_dtype())
+            _write(file.create_group(name), group, h5py.string_dtype())
 
 
 def blocks(count: int, draw_bytes: int) -> Iterator[tuple[int, int]]:
@@ -44,9 +44,11 @@ def blocks(count: int, draw_bytes: int) -> Iterator[tuple[int, int]]:
         yield begin, min(begin + size, count)
 
 
-def _write(place: Any, group: Group, count: int, text: Any) -> None:
+def _write(place: Any, group: Group, text: Any) -> None:
     place.attrs["inference_library"] = "shoal"
-    place.attrs["coordinates"] = "superchain"  # which the name of no axis says
+    # Which the name of no axis says.
+    place.attrs["coordinates"] = " ".join(name for name, (axis, _) in group.coordinates.items() if name != axis)
+    count = len(group.coordinates["draw"][1])
     place.dimensions = {axis: len(ticks) for name, (axis, ticks) in group.coordinates.items() if name == axis}
     for name, (axis, ticks) in group.coordinates.items():
         if ticks.dtype.kind not in "iufb":

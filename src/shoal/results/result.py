@@ -75,6 +75,10 @@ class Result:
         judged: all findings, where they have been made before; None to make them from the draws when asked.
         moments: of a run with `keep="moments"` or `"none"`, whose `draws` and `sample_stats` are empty, what is known
             of its draws (`shoal.results.moments.Moments`); otherwise None.
+        warmup_draws: draws of the warmup by variable, with `save_warmup`: they are not of the posterior, and nothing
+            is made of them. A chain that did not move is NaN.
+        warmup_sample_stats: theirs; of the sampler "auto" `lp`, `acceptance_rate`, `step_size` and `gradients`.
+        warmup_coords: `warmup_phase`, `warmup_stage` (from 1 on) and `warmup_kernel` of each of these draws.
     """
 
     draws: Mapping[str, np.ndarray]
@@ -93,6 +97,9 @@ class Result:
     notes: tuple[Finding, ...] = ()
     judged: tuple[Finding, ...] | None = None
     moments: Moments | None = None
+    warmup_draws: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
+    warmup_sample_stats: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
+    warmup_coords: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
 
     @property
     def num_chains(self) -> int:
@@ -152,6 +159,9 @@ class Result:
 
     def to_datatree(self) -> "xarray.DataTree":
         """The run in ArviZ's schema: `posterior` and `sample_stats`, with `superchain` along `chain`.
+
+        With `save_warmup` there are `warmup_posterior` and `warmup_sample_stats`, too, with `warmup_phase`,
+        `warmup_stage` and `warmup_kernel` along `draw`.
 
         xarray takes no "/" in names: a variable or axis `scope/x` is called `scope.x` there, or `scope_x` where the
         model has a `scope.x` already.

@@ -13,12 +13,13 @@ from shoal.diagnostics.findings import Finding
 from shoal.diagnostics.unkept import not_judged_yet
 from shoal.objects import Objects, explained, place_of
 from shoal.results.archive import DamagedFileError
+from shoal.results.course import COORDINATES, Course
 from shoal.results.damage import find_damage
 from shoal.results.directories import check_new
 from shoal.results.draws import Header, MemoryDraws
 from shoal.results.folded_draws import FILE, MOMENTS, NONE, ZarrFolds, read_moments
 from shoal.results.journal import FOLDER, Journal, Part
-from shoal.results.made import zarr_package
+from shoal.results.made import SAMPLING, WARMUP, zarr_package
 from shoal.results.moments import Moments
 from shoal.results.result import Gradients, Result, Timing
 from shoal.results.stored_draws import StoredDraws
@@ -57,17 +58,27 @@ def save(result: Result, path: str | os.PathLike[str]) -> None:
         folded.restore(result.moments.folds.facts, result.moments.folds.arrays)
         folded.finish(result)
         return
+    if result.warmup_draws:
+        labels = Course.of(result.warmup_coords).labels
+        count = len(result.warmup_coords["warmup_stage"])
+        kept = ZarrDraws(path, count, header, WARMUP, labels)
+        _fill(kept, result.warmup_draws, result.warmup_sample_stats, count)
+        kept.complete()
     sink = ZarrDraws(path, result.num_draws, header)
-    values, stats = dict(result.draws.items()), dict(result.sample_stats.items())
+    _fill(sink, result.draws, result.sample_stats, result.num_draws)
+    sink.finish(result)
+
+
+def _fill(sink: ZarrDraws, draws: Mapping[str, np.ndarray], stats: Mapping[str, np.ndarray], count: int) -> None:
+    values, stats = dict(draws.items()), dict(stats.items())
     widest = max((array[:, :1].nbytes for array in values.values()), default=1)
     step = max(1, CHUNK_BYTES // max(1, widest))
-    for begin in range(0, result.num_draws, step):
+    for begin in range(0, count, step):
         part = slice(begin, begin + step)
         sink.append(
             {name: array[:, part] for name, array in values.items()},
             {name: array[:, part] for name, array in stats.items()},
         )
-    sink.finish(result)
 
 
 def load(path: str | os.PathLike[str]) -> Result:
@@ -112,7 +123,8 @@ def _loaded(place: Path | Objects) -> Result:
 
     count = int(attributes["draws_committed"])
     tail = [] if ended else [part for part in _after(place, count) if part.stats]
-    coords = {name: _ticks(array) for name, array in _arrays(root, "posterior").items() if _is_coordinate(array)}
+    posterior, sample_stats = SAMPLING.groups
+    coords = {name: _ticks(array) for name, array in _arrays(root, posterior).items() if _is_coordinate(array)}
     findings, settings = read("findings", None), read("settings", {})
     unjudged = [not_judged_yet()] if judged_at_the_end(settings) and not ended else []
     moments = None
@@ -120,9 +132,9 @@ def _loaded(place: Path | Objects) -> Result:
         moments = _moments(place, ended)
         count = 0 if moments is None else moments.count
     return Result(
-        draws=StoredDraws(_variables(root, "posterior"), count, [part.values for part in tail]),
-        sample_stats=StoredDraws(_variables(root, "sample_stats"), count, [part.stats for part in tail]),
-        superchain=np.asarray(root["posterior"]["superchain"][...]),
+        draws=StoredDraws(_variables(root, posterior), count, [part.values for part in tail]),
+        sample_stats=StoredDraws(_variables(root, sample_stats), count, [part.stats for part in tail]),
+        superchain=np.asarray(root[posterior]["superchain"][...]),
         parameters=tuple(read("parameters", ())),
         dims={name: tuple(names) for name, names in read("dims", {}).items()},
         coords=coords,
@@ -136,6 +148,7 @@ def _loaded(place: Path | Objects) -> Result:
         notes=(*(Finding.from_dict(note) for note in read("notes", [])), *unjudged),
         judged=None if findings is None else tuple(Finding.from_dict(finding) for finding in findings),
         moments=moments,
+        **_warmup(root),
     )
 
 
@@ -159,6 +172,29 @@ def _moments(place: Path | Objects, ended: bool) -> Moments | None:
         ) from error
 
 
+def warmup_draws(path: Path) -> dict[str, Any]:
+    """The draws of a warmup that has ended, by the names that they have in a result; none where none are kept.
+
+    Args:
+        path: the directory of the run.
+    """
+    return _warmup(_root(path))
+
+
+def _warmup(root: Any) -> dict[str, Any]:
+    draws, stats = WARMUP.groups
+    if draws not in root or not (variables := _variables(root, draws)):
+        return {}
+    count = int(root.attrs.get(WARMUP.committed, root[draws]["draw"].shape[0]))
+    return {
+        "warmup_draws": StoredDraws(variables, count),
+        "warmup_sample_stats": StoredDraws(_variables(root, stats), count),
+        "warmup_coords": {
+            name: np.array(_ticks(root[draws][name])[:count], kind) for name, kind in COORDINATES.items()
+        },
+    }
+
+
 def is_damaged(path: Path) -> bool:
     """Whether some draws of a run that has ended, or its moments, cannot be read; all are.
 
@@ -171,13 +207,21 @@ def is_damaged(path: Path) -> bool:
             read_moments(path, ended=True)
         except (DamagedFileError, FileNotFoundError):
             return True
-    arrays = _variables(root, "posterior") | _variables(root, "sample_stats")
+    arrays = {name: array for group in SAMPLING.groups for name, array in _variables(root, group).items()}
     return bool(find_damage(path, arrays, int(root.attrs["draws_committed"])).words)
 
 
-def has_store(place: Path | Objects) -> bool:
-    """Whether there are draws to load, or were to be."""
+def has_draws(place: Path | Objects) -> bool:
+    """Whether there are draws to load, or were to be: not those of a warmup."""
+    return _has_store(place) and SAMPLING.committed in _root(place).attrs
+
+
+def _has_store(place: Path | Objects) -> bool:
     return place.has("zarr.json") if isinstance(place, Objects) else (place / "zarr.json").exists()
+
+
+def _root(place: Path | Objects) -> Any:
+    return zarr_package().open_group(place.as_zarr() if isinstance(place, Objects) else str(place), mode="r")
 
 
 def _after(place: Path | Objects, count: int) -> list[Part]:
@@ -190,12 +234,16 @@ def _after(place: Path | Objects, count: int) -> list[Part]:
 
 
 def _open(path: Path | Objects) -> Any:
-    zarr = zarr_package()
-    if not has_store(path):
+    if not _has_store(path):
         state = "does not exist" if isinstance(path, Path) and not path.exists() else "does not hold a run"
         raise ValueError(f"'{path}' {state}: give the directory that was given as `out` to shoal.sample, or to `save`.")
-    root = zarr.open_group(path.as_zarr() if isinstance(path, Objects) else str(path), mode="r")
-    if "draws_committed" not in root.attrs or "posterior" not in root:
+    root = _root(path)
+    if WARMUP.committed in root.attrs and SAMPLING.committed not in root.attrs:
+        raise ValueError(
+            f"The run in '{path}' has not come to the end of its warmup, so there are no draws to load: shoal.resume "
+            "goes on with it. xarray.open_datatree(path, engine='zarr') shows the draws of the warmup."
+        )
+    if SAMPLING.committed not in root.attrs or SAMPLING.groups[0] not in root:
         raise ValueError(
             f"'{path}' is a Zarr store, but not one that Shoal wrote, or its first lines were never written: "
             "there are no draws to load. xarray.open_datatree(path, engine='zarr') shows what is there."

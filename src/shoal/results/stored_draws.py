@@ -8,6 +8,8 @@ import numpy as np
 # Of a variable that are in memory at once where it is looked at part by part. Every part reads all files of the
 # variable: there are no more than so many, and parts of very large variables are larger.
 PART_BYTES, MOST_PARTS = 2**27, 16
+# With which the names of groups of a warmup begin.
+WARMUP = "warmup_"
 
 
 class StoredVariable(NamedTuple):
@@ -88,10 +90,12 @@ class StoredDraws(Mapping[str, np.ndarray]):
             values = np.asarray(array[(slice(None), slice(begin, end), place)[: array.ndim]])
         except ValueError as error:
             why = str(error).rstrip(".")
-            raise ValueError(
-                f"The draws of {name!r} in '{array.store_path}' are damaged ({why}). shoal.resume of the run makes "
-                "them again, the same, where its warmup is still there."
-            ) from error
+            remedy = (
+                "They are of a warmup that has ended, and are not made again; nothing depends on them."
+                if array.path.startswith(WARMUP)
+                else "shoal.resume of the run makes them again, the same, where its warmup is still there."
+            )
+            raise ValueError(f"The draws of {name!r} in '{array.store_path}' are damaged ({why}). {remedy}") from error
         return values.astype(bool) if array.attrs.get("stored_dtype") == "bool" else values
 
     def variable(self, name: str) -> StoredVariable:

@@ -18,11 +18,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from shoal.results.archive import Archive
+from shoal.results.coordinates import Labels, own_name, unlabelled, write_coordinates, write_labels
 from shoal.results.damage import find_damage
 from shoal.results.draws import Header, check_chunk
 from shoal.results.journal import Journal, Part
 from shoal.results.json_text import to_json
-from shoal.results.made import GROUPS, attributes_of, set_aside, zarr_package
+from shoal.results.made import SAMPLING, Kind, attributes_of, set_aside, zarr_package
 from shoal.results.missing import declare_complete, declare_incomplete, storage
 from shoal.results.names import names_of_axes, plain_axes, plain_names
 from shoal.results.stored_draws import StoredDraws
@@ -58,24 +59,40 @@ class ZarrDraws:
         mended: why the store had to be made anew; empty where it had not.
     """
 
-    def __init__(self, path: str | os.PathLike[str], num_samples: int, header: Header) -> None:
-        """Make the store.
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        num_samples: int,
+        header: Header,
+        kind: Kind = SAMPLING,
+        labels: Labels = unlabelled,
+    ) -> None:
+        """Make the groups, and the store where it is missing.
 
         Args:
-            path: the directory of the run, which has no store yet.
+            path: the directory of the run, which has no such groups yet.
             num_samples: how many draws per chain are expected. Fewer are trimmed, more make the arrays longer.
             header: what is known about the run.
+            kind: of the draws.
+            labels: of the draws.
         """
-        self._begin(path, num_samples, header)
-        self._root = zarr_package().open_group(str(self.path), mode="a", zarr_format=3)
-        self._groups = {name: self._root.create_group(name) for name in GROUPS}
+        self._begin(path, num_samples, header, kind, labels)
+        self._root = zarr_package().open_group(str(self.path), mode="a", zarr_format=3, use_consolidated=False)
+        self._groups = {name: self._root.create_group(name) for name in kind.groups}
         for group in self._groups.values():
-            self._write_coordinates(group)
+            write_coordinates(group, header, self._numbers(num_samples), labels, self._plain)
         self._root.attrs.update(self._first_attributes())  # last: a store without them was never whole
         self._consolidate()
 
     @classmethod
-    def reopened(cls, path: str | os.PathLike[str], num_samples: int, header: Header) -> "ZarrDraws":
+    def reopened(
+        cls,
+        path: str | os.PathLike[str],
+        num_samples: int,
+        header: Header,
+        kind: Kind = SAMPLING,
+        labels: Labels = unlabelled,
+    ) -> "ZarrDraws":
         """Go on with the store of a run that ended early or is to be longer; make it where there is none.
 
         The draws that count are those of the arrays and of the journal.
@@ -84,37 +101,42 @@ class ZarrDraws:
             path: the directory of the run.
             num_samples: how many draws per chain are expected, these included.
             header: what is known about the run.
+            kind: of the draws.
+            labels: as when it was made.
         """
         path = Path(path)
         draws = object.__new__(cls)
-        draws._begin(path, num_samples, header)
+        draws._begin(path, num_samples, header, kind, labels)
         try:
-            stored, mended = attributes_of(path).get("draws_committed"), ""
+            stored, mended = attributes_of(path).get(kind.committed), ""
             if stored is not None:
                 draws._reopen(int(stored))
         except (ValueError, KeyError) as error:  # what Zarr makes of files that are not what was written
             stored, mended = None, f"what describes them cannot be read: {type(error).__name__}: {error}"
         if stored is None:
+            set_aside(path, kind, described=not mended)
             if not mended and draws._journal.files():
                 mended = "what describes them is not there"
-            set_aside(path)
-            draws = cls(path, num_samples, header)
+            draws = cls(path, num_samples, header, kind, labels)
         draws.mended = mended
         for part in draws._journal.after(draws._stored):
             draws._store(part)
         draws.committed = draws._stored
         return draws
 
-    def _begin(self, path: str | os.PathLike[str], num_samples: int, header: Header) -> None:
+    def _begin(
+        self, path: str | os.PathLike[str], num_samples: int, header: Header, kind: Kind, labels: Labels
+    ) -> None:
         self.path, self.header = Path(path).expanduser().absolute(), header
+        self._kind, self._labels = kind, labels
         self.committed = self._stored = self._readable = 0
         self.mended = ""
         self._stored_at = time.monotonic()
         self._room, self._pause = num_samples, STORED_EVERY
         self._waiting: list[Part] = []
-        self._journal = Journal(self.path)
-        self._arrays: dict[str, dict[str, Any]] = {name: {} for name in GROUPS}
-        self._order: dict[str, list[str]] = {name: [] for name in GROUPS}
+        self._journal = Journal(self.path, kind.journal)
+        self._arrays: dict[str, dict[str, Any]] = {name: {} for name in kind.groups}
+        self._order: dict[str, list[str]] = {name: [] for name in kind.groups}
         self._names = (*names_of_axes(header.dims), *header.coords, *header.dims, *header.parameters)
         self._plain = plain_names(self._names)
 
@@ -122,7 +144,7 @@ class ZarrDraws:
         for left in self.path.rglob(f"*{HALF_WRITTEN}"):
             left.unlink()
         self._root = zarr_package().open_group(str(self.path), mode="r+", use_consolidated=False)
-        self._groups = {name: self._root[name] for name in GROUPS}
+        self._groups = {name: self._root[name] for name in self._kind.groups}
         self._plain, self._stored, self._readable = {}, stored, stored
         for name, group in self._groups.items():
             with warnings.catch_warnings():
@@ -133,7 +155,7 @@ class ZarrDraws:
             # Those that a kill has left without their place among the others, too.
             drawn = [variable for variable, array in own.items() if array.metadata.dimension_names[:2] == DRAWN]
             self._arrays[name] = {variable: own[variable] for variable in dict.fromkeys((*self._order[name], *drawn))}
-            for array in self._arrays[name].values():
+            for array in (*self._arrays[name].values(), *self._labels_of(group)):
                 declare_incomplete(array)
         self._plain = plain_names(self._names, self._plain)
         self._resize(max(self._room, stored))
@@ -149,6 +171,15 @@ class ZarrDraws:
         """
         self.committed = self._stored = count
 
+    def cut(self, count: int) -> None:
+        """Have so many draws only: what comes after them may be others, or fewer.
+
+        Args:
+            count: of draws, at most `committed`.
+        """
+        self.rewind(count)
+        self._root.attrs[self._kind.committed] = self._readable = count
+
     def clear_damage(self) -> str:
         """Delete files of draws that cannot be read, and count no draw from there on; they are to be made again.
 
@@ -160,10 +191,12 @@ class ZarrDraws:
         for file in files:
             file.unlink(missing_ok=True)
         if words:
-            self._root.attrs["draws_committed"] = self._readable = whole
+            self._root.attrs[self._kind.committed] = self._readable = whole
         return self.mended or words
 
     def _first_attributes(self) -> dict[str, Any]:
+        if self._kind is not SAMPLING:
+            return {self._kind.committed: 0}
         return {
             "format_version": FORMAT_VERSION,
             "inference_library": "shoal",
@@ -179,36 +212,9 @@ class ZarrDraws:
             "warmup": to_json(self.header.warmup),
         }
 
-    def _write_coordinates(self, group: Any) -> None:
-        self._coordinate(group, "chain", "chain", np.arange(self.header.num_chains))
-        self._coordinate(group, "draw", "draw", self._numbers(self._room))
-        self._coordinate(group, "superchain", "chain", np.asarray(self.header.superchain))
-        group.attrs["coordinates"] = "superchain"
-        if group.name.endswith("posterior"):
-            for axis, ticks in self.header.coords.items():
-                self._coordinate(group, axis, axis, np.asarray(ticks))
-
     def _numbers(self, room: int) -> np.ndarray:
         """Of the draws that the arrays have room for."""
         return np.arange(room)
-
-    def _coordinate(self, group: Any, name: str, axis: str, ticks: np.ndarray) -> None:
-        if ticks.dtype.kind not in "iufb":
-            ticks = np.array([str(tick) for tick in ticks], dtype=np.dtypes.StringDType())
-        dtype = str if isinstance(ticks.dtype, np.dtypes.StringDType) else ticks.dtype
-        array = group.create_array(
-            self._plain[name],
-            shape=ticks.shape,
-            dtype=dtype,
-            dimension_names=(self._plain[axis],),
-            compressors=None,
-            attributes=self._own_name(name),
-        )
-        if ticks.size:
-            array[...] = ticks
-
-    def _own_name(self, name: str) -> dict[str, Any]:
-        return {} if self._plain[name] == name else {"name": name}
 
     def _array(self, group: str, name: str, chunk: np.ndarray) -> Any:
         arrays = self._arrays[group]
@@ -224,7 +230,7 @@ class ZarrDraws:
                 # A file that is not there is a damaged run, not draws that are all NaN.
                 config={"write_empty_chunks": True},
                 dimension_names=(*DRAWN, *plain_axes(name, chunk.ndim - 2, self.header.dims, self._plain)),
-                attributes=attributes | self._own_name(name),
+                attributes=attributes | own_name(name, self._plain),
             )
         return arrays[name]
 
@@ -275,9 +281,10 @@ class ZarrDraws:
         if part.end > self._room:
             self._resize(part.end)
         self._plain = plain_names((*part.values, *part.stats), self._plain)
-        for group, chunk in zip(GROUPS, (part.values, part.stats), strict=True):
+        for group, chunk in zip(self._groups, (part.values, part.stats), strict=True):
             for name, value in chunk.items():
                 self._array(group, name, value)[:, part.begin : part.end] = value
+            write_labels(self._groups[group], self._labels, part.begin, part.end)
             # Directories come back in any order, and the table should have the model's.
             if list(chunk) != self._order[group]:
                 self._arrays[group] = {name: self._arrays[group][name] for name in chunk}
@@ -285,7 +292,7 @@ class ZarrDraws:
                 self._consolidate()
         # Counted here first: the arrays are never cut to less than a reader was told to read.
         self._stored, self._readable = part.end, max(part.end, self._readable)
-        self._root.attrs["draws_committed"] = self._readable
+        self._root.attrs[self._kind.committed] = self._readable
 
     def _consolidate(self) -> None:
         """Repeat what the groups hold at the top: whoever opens the store need not look for it among other files."""
@@ -298,21 +305,25 @@ class ZarrDraws:
             for array in self._arrays[name].values():
                 array.resize((array.shape[0], room, *array.shape[2:]))
             numbers = self._numbers(room)
-            group["draw"].resize(numbers.shape)
+            for array in (group["draw"], *self._labels_of(group)):
+                array.resize(numbers.shape)
             if numbers.size:
                 group["draw"][...] = numbers
         self._room = room
         self._consolidate()
 
+    def _labels_of(self, group: Any) -> list[Any]:
+        return [group[name] for name in self._labels(0, 0)]
+
     @property
     def draws(self) -> StoredDraws:
         """The draws so far, read from disk on access."""
-        return StoredDraws(self._arrays["posterior"], self._there, [part.values for part in self._tail])
+        return StoredDraws(self._arrays[self._kind.groups[0]], self._there, [part.values for part in self._tail])
 
     @property
     def sample_stats(self) -> StoredDraws:
         """The sample statistics so far, read from disk on access."""
-        return StoredDraws(self._arrays["sample_stats"], self._there, [part.stats for part in self._tail])
+        return StoredDraws(self._arrays[self._kind.groups[1]], self._there, [part.stats for part in self._tail])
 
     @property
     def _tail(self) -> list[Part]:
@@ -324,17 +335,25 @@ class ZarrDraws:
         """Draws of the arrays that come before those chunks: also those that are being made again."""
         return self._tail[0].begin if self._tail else self._readable
 
+    def complete(self) -> None:
+        """Make the arrays as long as there are draws: no more are to come, and none is missing."""
+        self._trim()
+        self._consolidate()
+
+    def _trim(self) -> None:
+        self.flush()
+        self._resize(max(self.committed, self._readable))
+        for name, group in self._groups.items():
+            for array in (*self._arrays[name].values(), *self._labels_of(group)):
+                declare_complete(array)
+
     def finish(self, result: "Result") -> None:
         """Trim to the draws that were made and write what is known at the end.
 
         Args:
             result: of this run; its tuning, timing, gradients, findings and notes are written.
         """
-        self.flush()
-        self._resize(max(self.committed, self._readable))
-        for arrays in self._arrays.values():
-            for array in arrays.values():
-                declare_complete(array)
+        self._trim()
         tuning = self._root.create_group("tuning", overwrite=True)
         for name, value in result.tuning.items():
             value = np.asarray(value)

@@ -178,6 +178,7 @@ class WindowAdapted(_BlackJAX, Staged):
     def warm_up(self, stages: Stages, dim: int, dtype: DTypeLike) -> Warmed:
         draws = min(stages.most, MOST_DRAWS)
         windows = Lifted(Windows(self.functions, self.options, draws))
+        stages.phase = "window adaptation"
         stages.play(windows, Fixed(), {}, 1, brief=False)
         stages.draws += draws - 1
         assert stages.run is not None

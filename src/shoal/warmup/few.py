@@ -20,7 +20,7 @@ def few_chains(
     stages: Stages, kernel: NUTS, adaptation: During, tuning: NUTSTuning, dtype: DTypeLike
 ) -> tuple[Phase, NUTSTuning]:
     """The whole warmup of a few chains, from their starts: NUTS in stages, the metric learned anew after each."""
-    begun = stages.draws, stages.gradients
+    begun, stages.phase = (stages.draws, stages.gradients), "settling"
     dim = stages.position.shape[1]
     setting, seen, price, settled = Setting.first(dim)._replace(integrator=LEAPFROG), None, np.inf, False
     for draws in FEW_CHAINS_DRAWS:

@@ -140,7 +140,7 @@ def shortened(
         target_accept: of the compiled adaptation, which rests.
         dtype: of the run.
     """
-    begun, first = (stages.draws, stages.gradients), setting
+    begun, first, stages.phase = (stages.draws, stages.gradients), setting, "necks"
     resting = settling_adaptation(target_accept)
     draws = int(np.clip(PROPOSALS // stages.num_chains, LEAST_LOOK, LOOK))
     tails = [] if trail is None else narrow(trail)

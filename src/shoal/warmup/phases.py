@@ -170,7 +170,7 @@ def burn_in(stages: Stages, dim: int, dtype: DTypeLike) -> Phase:
 
     In one dimension there is no microcanonical sampler, and settling begins at the starts.
     """
-    begun = stages.draws, stages.gradients
+    begun, stages.phase = (stages.draws, stages.gradients), "burn-in"
     whitening, seen, patience = unit(dim), None, PATIENCE
     if dim > 1:
         kernel, adaptation = Microcanonical(), LAPS(precondition=False)
@@ -196,7 +196,7 @@ def burn_in(stages: Stages, dim: int, dtype: DTypeLike) -> Phase:
 
 def scouted(stages: Stages, burnt: Phase, kernel: JitteredHMC, target_accept: float, dtype: DTypeLike) -> Phase:
     """From the end of burn-in to a metric, a step size and a splitting, by the chains that went through it."""
-    begun = stages.draws, stages.gradients
+    begun, stages.phase = (stages.draws, stages.gradients), "scouting"
     seen, setting, settled = _until_still(stages, burnt, kernel, target_accept, FIRST_STEPS, dtype)
     if settled and not stages.exhausted:
         setting = _smoother(stages, setting, kernel, target_accept, dtype)
@@ -205,7 +205,7 @@ def scouted(stages: Stages, burnt: Phase, kernel: JitteredHMC, target_accept: fl
 
 def settle(stages: Stages, before: Phase, kernel: JitteredHMC, target_accept: float, dtype: DTypeLike) -> Phase:
     """All chains to stationarity, with the metric and the step size that sampling can begin with."""
-    begun = stages.draws, stages.gradients
+    begun, stages.phase = (stages.draws, stages.gradients), "settling"
     seen, setting, settled = _until_still(stages, before, kernel, target_accept, kernel.max_steps, dtype)
     return Phase("settling", seen, setting, settled, stages.draws - begun[0], stages.gradients - begun[1])
 

@@ -133,7 +133,7 @@ def race(
         dtype: of the run.
     """
     assert settled.look is not None
-    begun = stages.draws, stages.gradients
+    begun, stages.phase = (stages.draws, stages.gradients), "race"
     adaptation = settling_adaptation(target_accept)
     taken = lambda: stages.gradients - begun[1]
     budget = lambda entry: share * EFFECTIVE / max(entry.ess_per_gradient, 1e-9)

@@ -4,7 +4,7 @@ import contextlib
 import itertools
 import time
 from collections.abc import Callable, Hashable, Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
@@ -43,6 +43,26 @@ CAPACITY = 10
 FEWEST_STARTS = 2
 
 
+class Left(NamedTuple):
+    """What a stage has left, for whoever keeps it.
+
+    Attributes:
+        phase: that it is of.
+        stage: its number, from 1 on.
+        kernel: the name of its kernel.
+        trail: its draws.
+        members: the numbers of the chains that moved.
+        again: whether an earlier process has played it.
+    """
+
+    phase: str
+    stage: int
+    kernel: str
+    trail: Trail
+    members: np.ndarray
+    again: bool
+
+
 class Stages:
     """Where the chains are between stages, and what it has cost to get there.
 
@@ -55,6 +75,9 @@ class Stages:
         earlier_seconds: that stages took which an earlier process has played.
         tuning: that the last draws were made with, on the device; None before the first.
         ledger: of the stages that have been played.
+        keep: told what every stage has left, by its number, when that is in the ledger.
+        phase: that the stages are of.
+        members: the numbers that the chains that move have among all.
         clock: seconds since some time, pauses not counted.
     """
 
@@ -91,6 +114,9 @@ class Stages:
         self.compile_seconds = self.earlier_seconds = 0.0
         self.tuning: Any = None
         self.ledger: Ledger = NoLedger()
+        self.keep: Callable[[Left], None] = lambda left: None
+        self.phase = "warmup"
+        self.members = np.arange(placement.num_chains)
         self.clock = time.perf_counter
         self._number = 0
         self._left: Whereabouts | None = None  # by chains that others now stand in for
@@ -119,7 +145,7 @@ class Stages:
         if FEW_CHAINS <= len(scouts) <= self._all.num_chains // 2:
             self._follows = np.searchsorted(scouts, follows)
             self.position = self.position[scouts]
-            self.placement = self._all.part(len(scouts))
+            self.placement, self.members = self._all.part(len(scouts)), scouts
 
     @property
     def scouting(self) -> bool:
@@ -138,6 +164,7 @@ class Stages:
         if self.scouting:
             self._go_on_from(self._redirected(behind))
             self.placement, self._follows = self._all, np.arange(self._all.num_chains)
+            self.members = np.arange(self._all.num_chains)
         return len(self._given_up)
 
     def give_up(self, lost: np.ndarray, astray: np.ndarray) -> None:
@@ -280,7 +307,12 @@ class Stages:
         self.ledger.record(
             self._number, asked, lambda: Played(trail, left, settled, int(run.step), self.gradients, seconds)
         )
+        self._keep(kernel, trail, again=False)
         return trail, settled
+
+    def _keep(self, kernel: AnyKernel, trail: Trail, again: bool) -> None:
+        with self._compiling("keep"):
+            self.keep(Left(self.phase, self._number, type(kernel).__name__, trail, self.members, again))
 
     def _again(self, played: Played, program: Program, tuning: Any, draws: int) -> tuple[Trail, Any]:
         """What `play` left when an earlier process played it."""
@@ -290,6 +322,7 @@ class Stages:
         self.draws, self.gradients = self.draws + draws, played.gradients
         self.earlier_seconds += played.seconds
         self.tuning = self.placement.place(like(tuning, played.tuning), split=False)
+        self._keep(program.kernel, played.trail, again=True)
         self.tell(self, float(played.trail.acceptance.mean()))
         return played.trail, self.tuning
 
