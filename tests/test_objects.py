@@ -48,7 +48,7 @@ MODEL = shoal.Model(
 
 def sample(out=None, draws=DRAWS, **changes):
     asked = {"num_chains": 8, "num_warmup": 5, "num_samples": draws, "sampler": shoal.HMC(step_size=0.3, num_steps=3)}
-    return shoal.sample(MODEL, out=out, **asked, progress_bar=False, **changes)
+    return shoal.sample(MODEL, out=out, **asked | changes, progress_bar=False)
 
 
 @pytest.fixture(autouse=True)
@@ -324,6 +324,38 @@ def test_a_process_that_ends_after_any_upload(tmp_path, monkeypatch, logged):
         machine(tmp_path, monkeypatch, f"machine {number}")
         same(sample(URL), whole())
         same(shoal.load(URL), whole())
+
+
+def test_draws_of_a_warmup_after_any_upload(tmp_path, monkeypatch, logged):
+    xarray = pytest.importorskip("xarray", reason="xarray is not installed")
+    asked = {"num_warmup": 15, "save_warmup": True, "draws": 8}
+    expected = sample(**asked)
+    result, log = logged(**asked)
+    right = expected.warmup_draws["x"]
+    np.testing.assert_array_equal(result.warmup_draws["x"], right)
+    states, counts = list(applied({}, log)), [0]
+    for number, objects in enumerate(states):
+        assert counts[-1] == 0 or "zarr.json" in objects
+        if number % 7 or "zarr.json" not in objects:
+            continue
+        put(objects)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            tree = xarray.open_datatree(URL, engine="zarr")
+        counts.append(tree.attrs["warmup_draws_committed"])
+        if counts[-1]:
+            np.testing.assert_array_equal(tree["warmup_posterior"]["x"][:, : counts[-1]], right[:, : counts[-1]])
+    assert counts == sorted(counts), "a draw that counted is not lost"
+    assert counts[-1] == 15
+    assert len(set(counts)) > 2
+    ended = [name for name, _ in log].index("checkpoints/warm.npz")
+    for number in (5, ended - 7, ended, len(states) - 1):
+        put(states[number])
+        machine(tmp_path, monkeypatch, f"machine {number}")
+        for back in (sample(URL, **asked), shoal.load(URL)):
+            same(back, expected)
+            np.testing.assert_array_equal(back.warmup_draws["x"], right)
+            np.testing.assert_array_equal(back.warmup_sample_stats["lp"], expected.warmup_sample_stats["lp"])
 
 
 def rot(file):

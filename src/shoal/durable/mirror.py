@@ -1,9 +1,9 @@
 """Sending a run to its URL: it is written to a local copy, as any run, and a thread sends from there what changes.
 
 What is at the URL is at any moment a run to load and to go on with. Files of a moment at which nothing is half done
-are sent as whole objects: arrays, then `zarr.json`, which counts draws, then checkpoints of the chunks; last what is
-gone is deleted. So draws count when they are there, and what a run goes on from is there until it goes on from
-something later. After damage fewer draws may count than before: then `zarr.json` is sent first, too.
+are sent as whole objects: arrays, then `zarr.json`, which counts draws, then what the warmup left, and checkpoints of
+chunks; last what is gone is deleted. So draws count when they are there, and what a run goes on from is there until it
+goes on from something later. After damage fewer draws may count than before: then `zarr.json` is sent first, too.
 """
 
 import contextlib
@@ -21,7 +21,7 @@ from typing import NamedTuple
 
 from shoal.diagnostics.findings import Finding
 from shoal.durable.claim import DEAD, Claim, TakenOverError
-from shoal.durable.folder import RunFolder
+from shoal.durable.folder import WARM, RunFolder
 from shoal.durable.spool import Signature, Spool
 from shoal.objects import AT_ONCE, Objects
 from shoal.results.journal import BEGINNING, FOLDER, Journal
@@ -30,7 +30,7 @@ from shoal.results.result import Result
 from shoal.stopping import Stop
 
 ROOT = "zarr.json"
-FIRST = f"{FOLDER}/{BEGINNING}"
+FIRST, ENDED = f"{FOLDER}/{BEGINNING}", f"{FOLDER}/{WARM}"
 # Seconds between looks for something to send; after a failure they double from the first to the second.
 EVERY, RETRY, SELDOM = 10.0, 1.0, 60.0
 # The second of these at the end of a run.
@@ -192,11 +192,13 @@ class Mirror:
         if FIRST in now.changed:
             send(FIRST)
         chunks = set(Journal.names_beyond(now.changed, 0))
-        self._each([name for name in now.changed if name not in (FIRST, ROOT, *chunks)], send)
+        self._each([name for name in now.changed if name not in (FIRST, ROOT, ENDED, *chunks)], send)
         if ROOT in now.changed:
             self._counted = None  # until it has arrived
             send(ROOT)
             self._counted = Counted.by(now.changed[ROOT].read_bytes())
+        if ENDED in now.changed:  # from where no draw of the warmup is made again
+            send(ENDED)
         self._each(sorted(chunks), send)
         self._each(sorted(gone - {ROOT}), self._delete_one)
         self._spool.sent = self._sent
