@@ -1,6 +1,7 @@
 """Runs that keep moments, quantiles and some draws, or next to nothing: the same numbers, bits and verdict."""
 
 import contextlib
+import json
 import time
 
 import jax.numpy as jnp
@@ -343,6 +344,13 @@ def test_a_run_that_was_stopped_and_made_longer_has_the_same_bits(model, moments
         assert result.findings == whole.findings
         assert result.num_draws == 300
     assert sorted(path.name for path in out.glob("posterior/*")) == ["chain", "draw", "side", "superchain", "zarr.json"]
+    # One that is made longer from an earlier checkpoint, and ends before it is as far, has what it had.
+    attributes = json.loads((out / "zarr.json").read_text())
+    attributes["attributes"]["finished"] = False
+    (out / "zarr.json").write_text(json.dumps(attributes))
+    for chunk in (out / "checkpoints").glob("draws-*.npz"):
+        chunk.unlink()
+    assert shoal.load(out).num_draws == 300
 
 
 def test_a_run_that_was_killed_goes_on_from_its_last_checkpoint(model, moments, tmp_path, monkeypatch):
@@ -487,3 +495,35 @@ def test_memory_is_given_back_where_there_is_a_way():
 def test_results_that_keep_draws_have_no_moments(every):
     assert every.moments is None
     assert every.variables == ("moments", "x")
+
+
+@pytest.mark.parametrize(("shift", "fades", "said"), [(0.0, 1.0, False), (50.0, 2.0, True), (20.0, 2.0, True)])
+def test_a_beginning_that_no_kept_draw_has_seen(rng, few_are_kept, shift, fades, said):
+    """It dies out before the first draw that is kept, and is in the mean and the squares of all."""
+    values, stats = some_draws(rng)
+    early = shift * np.exp(-np.arange(1000) / fades)
+    values["x"] = (values["x"] + early[None, :, None]).astype(np.float32)
+    moments = Moments(folded(values, stats))
+    assert moments.stride == 8
+    found = [finding for finding in judged(values, stats) if finding.kind == "drift"]
+    assert bool(found) == said
+    assert all(finding.blocking and finding.where.startswith("x[") for finding in found)
+
+
+def test_rounding_is_that_of_each_quantity(rng):
+    """A constant that was computed in single precision is one beside whole numbers, too."""
+    values, stats = some_draws(rng)
+    values["c"] = np.where(np.arange(64) % 3 == 0, np.float32(1), np.nextafter(np.float32(1), np.float32(2)))[:, None]
+    values["c"] = np.broadcast_to(values["c"], values["n"].shape[:2]).astype(np.float32)
+    moments = Moments(folded(values, stats))
+    assert moments.draws["c"].dtype == np.float32
+    assert not [finding for finding in judged(values, stats) if finding.where == "c"]
+
+
+def test_room_where_every_chain_has_its_own_start(rng):
+    values = {"x": np.zeros((4096, 0, 61), np.float32)}
+    stats = {"lp": np.zeros((4096, 0), np.float32), "diverging": np.zeros((4096, 0), bool)}
+    for starts, most in ((16, 2**24), (4096, 2**26)):
+        some = Folds.of(values, stats, np.arange(4096) % starts).some
+        assert 16 <= len(some) < 512
+        assert some.nbytes <= 1.1 * most

@@ -112,6 +112,8 @@ def _quantities(
         anything = anything or bool(numbers.judged.any() or numbers.missing.any())
         names = label(name, values.shape[2:])
         yield from Variable(name, names, values.shape[1], ids, troubled).say(numbers)
+        if counts is not None:
+            yield from counts.unlike(name, names)
     if not anything:
         yield Finding(
             kind="constant",

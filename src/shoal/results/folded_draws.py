@@ -1,5 +1,6 @@
 """Where draws go of which only moments are kept: folded by the thread that would write them."""
 
+import contextlib
 import os
 import threading
 import time
@@ -198,13 +199,15 @@ def read_moments(run: Path, ended: bool) -> Moments | None:
     """
     if ended:
         return _moments(read_archive(run / FILE))
-    journal = Journal(run)
+    # Of a run that is made longer, from before its last sweep where that was cut, the end that it had is more.
+    found, journal = [], Journal(run)
+    with contextlib.suppress(DamagedFileError, FileNotFoundError):
+        found.append(_moments(read_archive(run / FILE)))
     for path in reversed(journal.files()):
-        try:
-            return _moments(journal.read(path)[1])
-        except (DamagedFileError, FileNotFoundError):
-            continue
-    return None
+        with contextlib.suppress(DamagedFileError, FileNotFoundError):
+            found.append(_moments(journal.read(path)[1]))
+            break
+    return max(found, key=lambda moments: moments.count, default=None)
 
 
 def _moments(archive: Archive) -> Moments:

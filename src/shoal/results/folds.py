@@ -14,9 +14,10 @@ from shoal.results.sketch import Sketch
 LOG_DENSITY = "lp"
 # Of the draws that are kept beside the sums, at most: bytes, and draws of a chain.
 BYTES, MANY = 2**24, 2000
-# However many bytes they are, there is room for so many draws of a chain and of a superchain. A half of a superchain
-# has a quarter of them at least, and nested R-hat of 128 draws that are independent stays well below 1.01.
-FEW, FEW_OF_ALL = 16, 512
+# However many bytes they are, there is room for so many draws of a chain; and of a superchain, as long as these are no
+# more than so many times as many. A half of a superchain has a quarter of them at least, and nested R-hat of 128 draws
+# that are independent stays well below 1.01; of fewer it says "not converged".
+FEW, FEW_OF_ALL, MORE = 16, 512, 4
 
 
 class Slot(NamedTuple):
@@ -89,7 +90,7 @@ class Folds:
         self.last = np.zeros((chains, numbers), dtype)
         self.stride, self.kept = 1, 0
         per_draw = chains * (numbers * dtype.itemsize + sum(kind.itemsize for kind in self.stats.values()))
-        fewest = max(FEW, -(-FEW_OF_ALL // smallest))
+        fewest = max(FEW, min(-(-FEW_OF_ALL // smallest), MORE * BYTES // per_draw))
         room = 2 * (int(np.clip(BYTES // per_draw, min(fewest, MANY), MANY)) // 2)
         self.some = np.zeros((room, chains, numbers), dtype)
         self.some_stats = {name: np.zeros((room, chains), kind) for name, kind in self.stats.items()}

@@ -25,17 +25,19 @@ class SomeVariable(NamedTuple):
     Attributes:
         draws: `[chain, draw, number]`.
         shape: `[chain, draw, *shape]`.
+        dtype: in which they were computed.
     """
 
     draws: np.ndarray
     shape: tuple[int, ...]
+    dtype: np.dtype
 
     def parts(self) -> Iterator[np.ndarray]:
         """Arrays `[chain, draw, n]` of numbers that follow on each other."""
         chains, count, numbers = self.draws.shape
         step = max(1, PART // max(1, chains * count))
         for begin in range(0, numbers, step):
-            yield self.draws[:, :, begin : begin + step]
+            yield self.draws[:, :, begin : begin + step].astype(self.dtype, copy=False)
 
 
 class SomeDraws(Mapping[str, np.ndarray]):
@@ -48,7 +50,7 @@ class SomeDraws(Mapping[str, np.ndarray]):
     def variable(self, name: str) -> SomeVariable:
         """A variable that is looked at part by part."""
         slot, draws = self._folds.slots[name], self._folds.some[: self._folds.kept].swapaxes(0, 1)
-        return SomeVariable(draws[:, :, slot.place], (*draws.shape[:2], *slot.shape))
+        return SomeVariable(draws[:, :, slot.place], (*draws.shape[:2], *slot.shape), slot.dtype)
 
     def __getitem__(self, name: str) -> np.ndarray:
         if name not in self._folds.variables:
@@ -174,7 +176,8 @@ class Moments:
     def counts(self) -> Counts:
         """What the verdict looks at beside the draws that are kept."""
         folds = self.folds
-        parts = {name: slot.place for name, slot in folds.slots.items()}
+        slots = folds.slots
+        parts = {name: slot.place for name, slot in slots.items()}
         return Counts(
             draws=folds.count,
             moved=folds.moved,
@@ -183,8 +186,28 @@ class Moments:
             missing={name: folds.missing[place] for name, place in parts.items()},
             low={name: folds.low[place] for name, place in parts.items()},
             high={name: folds.high[place] for name, place in parts.items()},
-            precision=folds.last.dtype,
+            precision={name: slot.dtype if slot.dtype.kind == "f" else np.dtype(float) for name, slot in slots.items()},
+            off={name: self._off(name) for name in slots} if self.stride > 1 else {},
         )
+
+    def _off(self, name: str) -> np.ndarray:
+        """How far all draws of a chain are from those that are kept, `[2, number, chain]`; see `Counts`.
+
+        0 for what these have in common.
+        """
+        folds, place, parts = self.folds, self.folds.slots[name].place, []
+        begin = place.start
+        for some in self.draws.variable(name).parts():
+            here = slice(begin, begin + some.shape[2])
+            with np.errstate(all="ignore"):
+                mean, centre = some.mean(axis=1, dtype=float), some.mean(axis=(0, 1), dtype=float)
+                square = ((some - centre) ** 2).mean(axis=1)
+                squares = folds.squares[:, here] / folds.count + (folds.mean[:, here] - centre) ** 2
+                variance = np.where(square.any(axis=0), square.mean(axis=0), np.inf)
+                location = (folds.mean[:, here] - mean) / np.sqrt(variance)
+                parts.append(np.stack([location, (squares - square) / variance]))
+            begin = here.stop
+        return np.concatenate(parts, axis=2).swapaxes(1, 2)
 
     @property
     def _coordinates(self) -> tuple[str, ...]:

@@ -162,8 +162,8 @@ def _moments(place: Path | Objects, ended: bool) -> Moments | None:
         if isinstance(place, Path):
             return read_moments(place, ended)
         with tempfile.TemporaryDirectory(prefix="shoal-") as folder:
-            names = [FILE] if ended else Journal.names_beyond(place.listed(FOLDER), 0)
-            place.fetch_all(names, Path(folder))
+            chunks = [] if ended else Journal.names_beyond(place.listed(FOLDER), 0)
+            place.fetch_all([FILE, *chunks], Path(folder))
             return read_moments(Path(folder), ended)
     except (DamagedFileError, FileNotFoundError) as error:
         raise ValueError(
