@@ -17,6 +17,9 @@ from shoal.diagnostics.unkept import nothing_kept
 from shoal.report.overview import divergences, overview
 from shoal.report.page import page
 from shoal.request import checked, keeping
+from shoal.results.archive import Archive
+from shoal.results.draws import Header
+from shoal.results.folded_draws import ZarrFolds
 from shoal.results.folds import Folds
 from shoal.results.moments import Moments
 from shoal.results.result import Result
@@ -41,14 +44,15 @@ def test_quantiles_have_the_ranks_that_are_promised(rng, chains, draws):
     for row in values:
         sketch.update(row)
     found = sketch.quantiles(wanted.tolist())
-    off = []
+    off, lean = [], []
     for number in range(4):
         ordered = np.sort(values[..., number], axis=None)
         below, most = (np.searchsorted(ordered, found[:, number], side) / ordered.size for side in ("left", "right"))
         off.append(np.maximum(np.maximum(wanted - most, below - wanted), 0).max())
+        lean.append(np.mean((below + most) / 2 - wanted))
     assert max(off) <= sketch.rank_error < 0.005
     # Errors of one level go either way by turns, and do not add up.
-    assert max(off) < 0.5 * sketch.rank_error + 1.0 / sketch.size
+    assert abs(np.mean([lean[0], lean[3]])) < 0.2 * sketch.rank_error
 
 
 def test_few_draws_have_their_own_quantiles(rng):
@@ -113,7 +117,7 @@ def test_sums_are_those_of_all_draws(rng, few_are_kept):
     stats["diverging"][2, [0, 7]] = True
     values["x"][4, 990:] = values["x"][4, 990:991]
     values["n"][4, 980:], stats["lp"][4, 985:] = 1, 0.5
-    values["x"][5, 7, 2] = np.inf
+    values["x"][5, 7, 2], values["x"][5, 9, 2] = np.inf, np.nan
     moments = Moments(folded(values, stats, 100))
     finite = np.arange(64) != 5
     for name in ("x", "n"):
@@ -122,7 +126,7 @@ def test_sums_are_those_of_all_draws(rng, few_are_kept):
         np.testing.assert_allclose(variances, values[name][finite].var(1, ddof=1, dtype=float), rtol=1e-9)
     assert not np.isfinite(moments.columns("x")["mean"][2])
     counts = moments.counts
-    np.testing.assert_array_equal(counts.missing["x"], [0, 0, 1])
+    np.testing.assert_array_equal(counts.missing["x"], [0, 0, 2])
     assert counts.moved[4] == 990
     assert set(counts.moved[[0, 1, 2, 3]]) == {999}
     assert moments.divergences[2] == moments.divergences.sum() == 2
@@ -393,19 +397,35 @@ def test_a_failure_while_folding_leaves_no_half_draw(model, monkeypatch, short_c
     assert sample(model, keep="moments", out=tmp_path / "run", num_samples=20).num_draws == 20
 
 
-def test_a_run_that_is_looked_at(model):
-    run = shoal.start(model, num_chains=64, num_samples=10**8, sampler=BY_HAND, keep="moments")
-    while run.progress().phase != "sampling":
-        time.sleep(0.01)
-    run.pause()
-    seen = run.inspect()
-    before = seen.moments.chain_means("x").copy()
-    assert seen.num_draws == run.progress().done == seen.moments.count
-    assert seen.interrupted
-    run.go_on()
-    run.stop()
-    assert run.wait().num_draws >= seen.num_draws
-    np.testing.assert_array_equal(seen.moments.chain_means("x"), before)
+def test_a_run_that_is_looked_at(model, tmp_path):
+    """All that it has done is there when it stands still, and what was seen does not change any more."""
+    for out in (None, tmp_path / "run"):
+        run = shoal.start(model, num_chains=64, num_samples=10**8, sampler=BY_HAND, keep="moments", out=out)
+        while run.progress().phase != "sampling":
+            time.sleep(0.01)
+        run.pause()
+        seen, done = run.inspect(), run.progress().done
+        before = seen.moments.chain_means("x").copy()
+        assert seen.num_draws == done == seen.moments.count
+        assert seen.interrupted
+        run.go_on()
+        while run.progress().done == done:
+            time.sleep(0.01)
+        run.stop()
+        assert run.wait().num_draws > seen.num_draws
+        np.testing.assert_array_equal(seen.moments.chain_means("x"), before)
+
+
+def test_a_run_that_ends_within_a_sweep_can_go_on_from_before_it(rng, tmp_path):
+    values, stats = some_draws(rng, draws=10)
+    draws = ZarrFolds(tmp_path / "run", 10, Header(GROUPS))
+    (tmp_path / "run" / "checkpoints").mkdir()
+    for begin, end, whole in ((0, 8, True), (8, 10, False)):
+        part = [{name: array[:, begin:end] for name, array in group.items()} for group in (values, stats)]
+        draws.append(*part, Archive({}, {"whole": whole}))
+    draws.checkpoint()
+    names = [path.name for path in (tmp_path / "run" / "checkpoints").iterdir()]
+    assert sorted(names) == ["draws-0000000000-0000000008.npz", "draws-0000000000-0000000010-cut.npz"]
 
 
 # Next to nothing

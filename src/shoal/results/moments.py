@@ -174,7 +174,6 @@ class Moments:
     def counts(self) -> Counts:
         """What the verdict looks at beside the draws that are kept."""
         folds = self.folds
-        finite = folds.missing == 0
         parts = {name: slot.place for name, slot in folds.slots.items()}
         return Counts(
             draws=folds.count,
@@ -182,8 +181,8 @@ class Moments:
             diverging=folds.diverging,
             acceptance=float(folds.acceptance / max(folds.mean.shape[0] * folds.count, 1)),
             missing={name: folds.missing[place] for name, place in parts.items()},
-            low={name: np.where(finite, folds.low, 0.0)[place] for name, place in parts.items()},
-            high={name: np.where(finite, folds.high, 0.0)[place] for name, place in parts.items()},
+            low={name: folds.low[place] for name, place in parts.items()},
+            high={name: folds.high[place] for name, place in parts.items()},
             precision=folds.last.dtype,
         )
 
