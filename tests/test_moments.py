@@ -140,6 +140,8 @@ def test_sums_are_those_of_all_draws(rng, few_are_kept):
         assert moments.draws[name].dtype == values[name].dtype
     np.testing.assert_array_equal(moments.sample_stats["lp"], stats["lp"][:, 7::8])
     assert np.isnan(moments.quantile("x", 0.5)).tolist() == [False, False, True]
+    assert moments.quantile("n", 0.5) == np.median(values["n"])
+    assert moments.quantile("x", [0.1, 0.5]).shape == (2, 3)
 
 
 def judged(values, stats):

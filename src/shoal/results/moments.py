@@ -140,7 +140,7 @@ class Moments:
         """
         slot, wanted = self.folds.slots[name], np.asarray(probabilities, float)
         found = self._all_quantiles(wanted.ravel().tolist())[:, slot.place]
-        return found.reshape(*wanted.shape, *slot.shape)
+        return found.reshape((*wanted.shape, *slot.shape))
 
     @property
     def rank_error(self) -> float:
@@ -169,7 +169,7 @@ class Moments:
                 within = squares.mean(axis=0) / folds.count
                 columns["ess_bulk"] = ess_of_spread(means.var(axis=0, ddof=1), within, chains, folds.count)
                 columns["mcse_mean"] = columns["sd"] / np.sqrt(columns["ess_bulk"])
-        quantiles = self._quantiles[:, slot.place].reshape(-1, *slot.shape)
+        quantiles = self._quantiles[:, slot.place].reshape((len(QUANTILES), *slot.shape))
         return columns | dict(zip(QUANTILES, quantiles, strict=True))
 
     @property
