@@ -1199,6 +1199,25 @@ def test_damage_after_a_warmup(tmp_path, killed):
     same(shoal.load(out), expected)
 
 
+def told_of_damage(result):
+    return [(note.where, note.blocking) for note in result.findings if note.kind == "damaged"]
+
+
+@pytest.mark.parametrize("ended", [True, False])
+def test_damaged_labels_of_a_warmup(tmp_path, killed, ended):
+    """Draws that are whole are given all the same."""
+    asked, out = {**RUNS["hmc"], "save_warmup": True}, tmp_path / "run"
+    if ended:
+        sample(out, **asked)
+    else:
+        killed("sampling", 2, out=out, **asked)
+    cut(out / "warmup_posterior" / "warmup_phase" / "c" / "0")
+    for result in (shoal.load(out), sample(out, **asked), shoal.load(out)):
+        assert told_of_damage(result) == [("warmup_coords", False)]
+        assert all(not getattr(result, part) for part in PARTS)
+    np.testing.assert_array_equal(result.draws["x"], sample(**asked).draws["x"])
+
+
 @pytest.mark.parametrize("name", ["hmc", "few"])
 def test_a_kill_at_any_write_of_a_warmup(tmp_path, dying, name):
     """Between the record of a stage and its draws, too."""

@@ -59,7 +59,8 @@ def sampled(session: Session, settings: dict[str, Any]) -> Result:
         give_back()
     recovered = () if session.folder is None else tuple(session.folder.notes)
     if session.folder is not None and request.save_warmup:
-        header = replace(header, **warmup_draws(session.folder.path))
+        kept, lost = warmup_draws(session.folder.path)
+        header, recovered = replace(header, **kept), (*recovered, *lost)
     result = Result(
         draws=draws.draws,
         sample_stats=draws.sample_stats,

@@ -127,6 +127,8 @@ def _loaded(place: Path | Objects) -> Result:
     coords = {name: _ticks(array) for name, array in _arrays(root, posterior).items() if _is_coordinate(array)}
     findings, settings = read("findings", None), read("settings", {})
     unjudged = [not_judged_yet()] if judged_at_the_end(settings) and not ended else []
+    warmup, lost = _warmup(root)
+    notes = tuple(Finding.from_dict(note) for note in read("notes", []))
     moments = None
     if settings.get("keep") in (MOMENTS, NONE):
         moments = _moments(place, ended)
@@ -145,11 +147,17 @@ def _loaded(place: Path | Objects) -> Result:
         versions=read("versions", {}),
         warmup=read("warmup", {}),
         interrupted=not ended or bool(attributes["interrupted"]),
-        notes=(*(Finding.from_dict(note) for note in read("notes", [])), *unjudged),
-        judged=None if findings is None else tuple(Finding.from_dict(finding) for finding in findings),
+        notes=(*untold(notes, lost), *unjudged),
+        judged=None if findings is None else untold(tuple(Finding.from_dict(finding) for finding in findings), lost),
         moments=moments,
-        **_warmup(root),
+        **warmup,
     )
+
+
+def untold(notes: tuple[Finding, ...], more: tuple[Finding, ...]) -> tuple[Finding, ...]:
+    """Notes and those of some more that they do not tell yet, whatever their words."""
+    told = {(note.kind, note.where) for note in notes}
+    return (*notes, *(note for note in more if (note.kind, note.where) not in told))
 
 
 def judged_at_the_end(settings: Mapping[str, Any]) -> bool:
@@ -172,8 +180,8 @@ def _moments(place: Path | Objects, ended: bool) -> Moments | None:
         ) from error
 
 
-def warmup_draws(path: Path) -> dict[str, Any]:
-    """The draws of a warmup that has ended, by the names that they have in a result; none where none are kept.
+def warmup_draws(path: Path) -> tuple[dict[str, Any], tuple[Finding, ...]]:
+    """The draws of a warmup that has ended, by the names that they have in a result, and why they cannot be given.
 
     Args:
         path: the directory of the run.
@@ -181,18 +189,27 @@ def warmup_draws(path: Path) -> dict[str, Any]:
     return _warmup(_root(path))
 
 
-def _warmup(root: Any) -> dict[str, Any]:
+def _warmup(root: Any) -> tuple[dict[str, Any], tuple[Finding, ...]]:
     draws, stats = WARMUP.groups
     if draws not in root or not (variables := _variables(root, draws)):
-        return {}
+        return {}, ()
     count = int(root.attrs.get(WARMUP.committed, root[draws]["draw"].shape[0]))
-    return {
+    try:
+        coords = {name: np.array(_ticks(root[draws][name])[:count], kind) for name, kind in COORDINATES.items()}
+    except ValueError as error:
+        words = f"The labels of the draws of the warmup are damaged ({str(error).rstrip('.')}): none of them are given."
+        return {}, (_damaged("warmup_coords", words),)
+    kept = {
         "warmup_draws": StoredDraws(variables, count),
         "warmup_sample_stats": StoredDraws(_variables(root, stats), count),
-        "warmup_coords": {
-            name: np.array(_ticks(root[draws][name])[:count], kind) for name, kind in COORDINATES.items()
-        },
+        "warmup_coords": coords,
     }
+    return kept, ()
+
+
+def _damaged(where: str, words: str) -> Finding:
+    remedy = "They are of a warmup that has ended, and are not made again; nothing depends on them."
+    return Finding("damaged", where, float("nan"), words, remedy, blocking=False)
 
 
 def is_damaged(path: Path) -> bool:
