@@ -1,6 +1,10 @@
 """What a directory has of a run already."""
 
+import contextlib
 import tempfile
+import threading
+import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -24,6 +28,7 @@ class Kind(NamedTuple):
 
 SAMPLING = Kind(("posterior", "sample_stats"), "draws", "draws_committed")
 WARMUP = Kind(("warmup_posterior", "warmup_sample_stats"), "warmup", "warmup_draws_committed")
+_FILTERS = threading.Lock()
 
 
 def zarr_package() -> Any:
@@ -46,6 +51,14 @@ def set_aside(path: Path, kind: Kind, described: bool) -> None:
         aside = Path(tempfile.mkdtemp(prefix="damaged-", dir=path / FOLDER))
         for part in there:
             (path / part).rename(aside / part)
+
+
+@contextlib.contextmanager
+def unwarned() -> Iterator[None]:
+    """Have Zarr say nothing meanwhile. Python's filters are the process's: one thread at a time changes them."""
+    with _FILTERS, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
 
 
 class Made(NamedTuple):

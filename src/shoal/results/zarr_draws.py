@@ -10,7 +10,6 @@ Names with "/" would make groups of groups. Their arrays have a plain name, and 
 import datetime
 import os
 import time
-import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,7 +22,7 @@ from shoal.results.damage import find_damage
 from shoal.results.draws import Header, check_chunk
 from shoal.results.journal import Journal, Part
 from shoal.results.json_text import to_json
-from shoal.results.made import SAMPLING, Kind, attributes_of, set_aside, zarr_package
+from shoal.results.made import SAMPLING, Kind, attributes_of, set_aside, unwarned, zarr_package
 from shoal.results.missing import declare_complete, declare_incomplete, storage
 from shoal.results.names import names_of_axes, plain_axes, plain_names
 from shoal.results.stored_draws import StoredDraws
@@ -147,8 +146,7 @@ class ZarrDraws:
         self._groups = {name: self._root[name] for name in self._kind.groups}
         self._plain, self._stored, self._readable = {}, stored, stored
         for name, group in self._groups.items():
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # of an array that a kill has left without its first file
+            with unwarned():  # of an array that a kill has left without its first file
                 own = {array.attrs.get("name", plain): array for plain, array in group.arrays()}
             self._plain |= {name: array.basename for name, array in own.items()}
             self._order[name] = list(group.attrs.get("variables", []))
@@ -296,8 +294,7 @@ class ZarrDraws:
 
     def _consolidate(self) -> None:
         """Repeat what the groups hold at the top: whoever opens the store need not look for it among other files."""
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+        with unwarned():
             self._root = zarr_package().consolidate_metadata(self._root.store)
 
     def _resize(self, room: int) -> None:
