@@ -390,6 +390,15 @@ def test_damage_is_mended_without_a_moment_of_wrong_draws(logged, damaged, draws
 # What goes wrong.
 
 
+def test_a_root_that_was_damaged_at_the_url(tmp_path, monkeypatch):
+    sample(URL)
+    memory().pipe_file("/bucket/run/zarr.json", stored()["zarr.json"][:100])
+    machine(tmp_path, monkeypatch, "there")
+    result = sample(URL, draws=DRAWS + 7)
+    assert not [finding for finding in result.findings if finding.kind == "not_uploaded"]
+    same(shoal.load(URL), whole(DRAWS + 7), told=["recovered"])
+
+
 def test_a_store_that_is_gone_for_a_while(told, store):
     there = []
 
@@ -551,8 +560,9 @@ def test_a_second_process_is_refused(tmp_path, monkeypatch):
 
 
 def test_a_process_that_was_taken_for_dead(tmp_path, monkeypatch, told):
-    """It sends nothing more, and says so."""
+    """It stood still, sends nothing more, and says so."""
     monkeypatch.setattr(Claim, "_beat", lambda self: None)
+    monkeypatch.setattr(Claim, "_is_fresh", lambda self: True)
     others = []
 
     def take_over():
@@ -600,6 +610,48 @@ def test_a_dead_process_holds_no_run(monkeypatch):
     assert last_writer(objects).number == 3
 
 
+def test_what_is_under_way_when_the_wait_ends_keeps_the_claim(monkeypatch):
+    """It may still arrive: so nobody follows before the process counts as dead."""
+    monkeypatch.setattr(mirror, "PATIENCE", 0.05)
+    under_way, answered, send = threading.Event(), threading.Event(), Objects.send
+
+    def hang(objects, file, name):
+        if name.startswith("posterior/x/c/"):
+            under_way.set()
+            answered.wait(30)
+        send(objects, file, name)
+
+    monkeypatch.setattr(Objects, "send", hang)
+    try:
+        result = sample(URL)
+        assert under_way.is_set()
+        assert any(finding.kind == "not_uploaded" for finding in result.findings)
+        assert not last_writer(Objects(URL)).released
+        (spool,) = spools()
+        assert json.loads((spool / "lingering.json").read_text()) == last_writer(Objects(URL)).nonce
+    finally:
+        answered.set()
+
+
+def test_nothing_is_sent_by_who_may_be_taken_for_dead(monkeypatch):
+    objects = Objects(URL)
+    monkeypatch.setattr(claim, "BEAT", 30.0)
+    one = Claim(objects, last_writer(objects), new_nonce(), dead=True)
+    one._told -= 10.0
+    with monkeypatch.context() as patch:
+        patch.setattr(Objects, "write", lambda *rest, **options: (_ for _ in ()).throw(ConnectionError()))
+        with pytest.raises(ConnectionError):
+            one.go_on()
+    one.go_on()
+    objects.write(one._own._replace(number=7).key, one._own._replace(number=7, nonce="other").contents)
+    one._told -= 10.0
+    for _ in range(2):  # of the second the store is not asked
+        with pytest.raises(TakenOverError):
+            one.go_on()
+        one._told = claim._now()
+    one.release(keep=True)
+
+
 # The doors.
 
 
@@ -609,6 +661,7 @@ def test_a_dead_process_holds_no_run(monkeypatch):
         ("ftp://host/run", r"no place for a run: .*Known are s3://"),
         ("s3:///", r"no place for a run"),
         (Path("s3://bucket/run"), r"no URL any more: give it as a string"),
+        ("s3:/bucket/run", r"'s3:/bucket/run' is no URL: give it as a string, such as 's3://bucket/run'"),
     ],
 )
 def test_a_url_that_is_none(out, words):

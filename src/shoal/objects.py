@@ -166,8 +166,9 @@ def place_of(out: str | os.PathLike[str]) -> Path | Objects:
         ModuleNotFoundError: as of `Objects`.
     """
     text = os.fspath(out)
-    if isinstance(out, PurePath) and text.partition(":/")[0] in PACKAGES:
-        raise ValueError(f"Path({text!r}) is no URL any more: give it as a string, such as 's3://bucket/run'.")
+    if "://" not in text and text.partition(":/")[0] in PACKAGES:  # what a Path makes of a URL
+        what = f"Path({text!r}) is no URL any more" if isinstance(out, PurePath) else f"{text!r} is no URL"
+        raise ValueError(f"{what}: give it as a string, such as 's3://bucket/run'.")
     return Objects(text) if "://" in text else Path(text).expanduser().absolute()
 
 

@@ -66,8 +66,9 @@ def _taken_over(objects: Objects, spool: Spool) -> tuple[Claim, dict[str, Signat
         nonce, is_own, notes = new_nonce(), _is_latest(spool, last, FIRST in listed), []
         # First of all it is written down what the copy is worth when the process ends before it has been filled.
         spool.writers = [*spool.writers, nonce] if is_own else []
-        # The lock of the local copy says that the last writer from here has ended.
-        claim = Claim(objects, last, nonce, dead=last.nonce in spool.writers)
+        # The lock of the local copy says that the last writer from here has ended; what it was sending may not have.
+        dead = last.nonce in spool.writers and last.nonce != spool.lingering
+        claim = Claim(objects, last, nonce, dead)
         try:
             listed = {name: told for name, told in objects.listed().items() if _is_part(name)}
             if is_own:

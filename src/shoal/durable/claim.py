@@ -24,6 +24,8 @@ from shoal.results.journal import FOLDER
 BEAT, DEAD = 10.0, 60.0
 # Seconds between looks for a sign of life.
 LOOK = 2.0
+# Of a process that may have been asleep meanwhile.
+_CLOCK = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
 _NAME = re.compile(rf"{FOLDER}/writer-(\d{{10}})\.json")
 
 
@@ -117,6 +119,7 @@ class Claim:
         self._objects = objects
         if not (last.released or dead):
             _wait_for_death(objects, last, nonce)
+        self._told = _now()
         process = f"process {os.getpid()} on {socket.gethostname()}"
         self._own = Writer(last.number + 1, process, nonce, released=False)
         with contextlib.suppress(FileExistsError):
@@ -127,7 +130,14 @@ class Claim:
         for number in range(max(1, last.number - 1), last.number + 1):
             objects.delete(Writer(number).key)
         self._ended, self._turn = threading.Event(), threading.Lock()
+        self._lost: str | None = None
+        self._abandoned = False
         threading.Thread(target=self._beat, name="shoal-claim", daemon=True).start()
+
+    @property
+    def nonce(self) -> str:
+        """Of this process."""
+        return self._own.nonce
 
     def check(self) -> None:
         """See that this process is the writer still.
@@ -137,7 +147,32 @@ class Claim:
         """
         now = last_writer(self._objects)
         if now.nonce != self._own.nonce:
-            raise TakenOverError(now.process or "unknown")
+            self._lost = now.process or "unknown"
+            raise TakenOverError(self._lost)
+
+    def go_on(self) -> None:
+        """See that nobody can have taken this process for dead; the store is asked only after a silence.
+
+        Raises:
+            TakenOverError: somebody has.
+            TimeoutError: it cannot tell that it is alive; any error of the store means the same.
+        """
+        if self._lost is not None:
+            raise TakenOverError(self._lost)
+        if self._is_fresh():
+            return
+        if not self._turn.acquire(timeout=BEAT):
+            raise TimeoutError("the store does not answer")
+        try:
+            if not self._is_fresh():
+                self._tell()
+        finally:
+            self._turn.release()
+
+    def abandon(self) -> None:
+        """Tell nothing more, and release nothing: others wait until this process counts as dead."""
+        self._ended.set()
+        self._abandoned = True
 
     def release(self, keep: bool) -> None:
         """Let others write; never raises an error of the store: they see before long that nobody is alive.
@@ -146,6 +181,8 @@ class Claim:
             keep: whether there is a run, whose last writer is to be known.
         """
         self._ended.set()
+        if self._abandoned:
+            return
         with self._turn, contextlib.suppress(Exception):
             self.check()
             if keep:
@@ -154,13 +191,28 @@ class Claim:
                 self._objects.delete(self._own.key)
 
     def _beat(self) -> None:
-        while not self._ended.wait(BEAT):
+        while self._lost is None and not self._ended.wait(BEAT):
             # Where the store is gone for a while the next one may get there.
             with self._turn, contextlib.suppress(Exception):
-                self.check()
-                if not self._ended.is_set():
-                    self._own = self._own._replace(beats=self._own.beats + 1)
-                    self._objects.write(self._own.key, self._own.contents)
+                self._tell()
+
+    def _tell(self) -> None:
+        """Give a sign of life, which counts when nobody has followed before it arrived."""
+        began = _now()
+        self.check()
+        if self._ended.is_set():
+            raise TimeoutError("no sign of life is given any more")
+        self._own = self._own._replace(beats=self._own.beats + 1)
+        self._objects.write(self._own.key, self._own.contents)
+        self.check()
+        self._told = began
+
+    def _is_fresh(self) -> bool:
+        return _now() - self._told < DEAD / 2
+
+
+def _now() -> float:
+    return time.clock_gettime(_CLOCK)
 
 
 def _wait_for_death(objects: Objects, last: Writer, nonce: str) -> None:

@@ -156,6 +156,9 @@ class Mirror:
         self._abandoned = True
         self._wake.set()
         self._thread.join(LOOK)
+        if self._thread.is_alive():  # what is under way may arrive after whatever follows
+            self._spool.lingering = self._claim.nonce
+            self._claim.abandon()
         shutil.rmtree(self._snapshot, ignore_errors=True)
         return bool(self._sent)
 
@@ -201,6 +204,7 @@ class Mirror:
             send(ENDED)
         self._each(sorted(chunks), send)
         self._each(sorted(gone - {ROOT}), self._delete_one)
+        self._go_on()
         self._spool.sent = self._sent
 
     def _uncount(self, now: Snapshot, gone: Set[str]) -> None:
@@ -210,7 +214,11 @@ class Mirror:
         if ROOT not in now.changed:
             return
         with contextlib.suppress(FileNotFoundError):
-            there = self._counted or Counted.by(self._objects.read(ROOT))
+            try:
+                there = self._counted or Counted.by(self._objects.read(ROOT))
+            except ValueError:  # what is there is not what was sent
+                self._objects.delete(ROOT)
+                return
             new = Counted.by(now.changed[ROOT].read_bytes())
             if there.made is not None and new.made != there.made:  # of another store: chunks have other sizes
                 self._objects.delete(ROOT)
@@ -256,6 +264,7 @@ class Mirror:
     def _go_on(self) -> None:
         if self._abandoned:
             raise InterruptedError
+        self._claim.go_on()
 
     def _not_uploaded(self) -> Finding:
         failure, where = self._failure, f"'{self._spool.run}' on this machine"

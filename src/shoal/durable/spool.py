@@ -19,6 +19,7 @@ from shoal.results.zarr_draws import HALF_WRITTEN
 
 VARIABLE = "SHOAL_SPOOL"
 RUN, ALONE, USERS, WRITERS, SENT, WHOLE = "run", "lock", "users", "writers.json", "sent.json", "uploaded"
+LINGERING = "lingering.json"
 DELETED = ".deleted-"
 
 
@@ -120,6 +121,15 @@ class Spool:
     @writers.setter
     def writers(self, nonces: list[str]) -> None:
         self._tell(WRITERS, nonces)
+
+    @property
+    def lingering(self) -> str:
+        """Nonce of the last one that has ended with something under way to the URL."""
+        return self._told(LINGERING, "")
+
+    @lingering.setter
+    def lingering(self, nonce: str) -> None:
+        self._tell(LINGERING, nonce)
 
     @property
     def sent(self) -> dict[str, Signature]:
