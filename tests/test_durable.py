@@ -757,6 +757,8 @@ def test_ctrl_c_in_warmup(tmp_path, told):
     with pytest.raises(KeyboardInterrupt):
         sample(tmp_path / "run")
     assert list((tmp_path / "run" / "checkpoints").glob("warmup-*20.npz"))
+    with pytest.raises(ValueError, match=r"no draws to load: it has not come to the end of its warmup"):
+        shoal.load(tmp_path / "run")
     told(-1, lambda: None)
     same(sample(tmp_path / "run"), whole())
 
@@ -1216,6 +1218,16 @@ def test_damaged_labels_of_a_warmup(tmp_path, killed, ended):
         assert told_of_damage(result) == [("warmup_coords", False)]
         assert all(not getattr(result, part) for part in PARTS)
     np.testing.assert_array_equal(result.draws["x"], sample(**asked).draws["x"])
+
+
+def test_damaged_draws_of_a_warmup_are_told(tmp_path):
+    asked, out = {**RUNS["hmc"], "save_warmup": True}, tmp_path / "run"
+    assert not told_of_damage(sample(out, **asked))
+    (out / "warmup_posterior" / "y" / "c" / "0" / "0").unlink()
+    longer = {**asked, "draws": DRAWS + 2}
+    for result in (sample(out, **asked), sample(out, **longer), sample(out, **longer)):
+        assert told_of_damage(result) == [("warmup_draws", False)]
+    np.testing.assert_array_equal(result.draws["x"], sample(**longer).draws["x"])
 
 
 @pytest.mark.parametrize("name", ["hmc", "few"])

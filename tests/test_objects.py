@@ -390,6 +390,25 @@ def test_damage_is_mended_without_a_moment_of_wrong_draws(logged, damaged, draws
 # What goes wrong.
 
 
+def test_what_is_cleaned_from_the_local_copy_stays_at_the_url(told):
+    """Somebody deletes old files of a cache, while the run goes on."""
+    name, asked = "warmup_posterior/x/c/0/0/0", {"num_warmup": 15, "save_warmup": True}
+
+    def clean():
+        while name not in stored():
+            time.sleep(0.01)
+        (spool,) = spools()
+        (spool / "run" / name).unlink()
+
+    expected = sample(**asked)
+    told(9, clean)
+    result = sample(URL, **asked)
+    assert [finding.where for finding in result.findings if finding.kind == "damaged"] == ["warmup_draws"]
+    there = shoal.load(URL)
+    np.testing.assert_array_equal(there.warmup_draws["x"], expected.warmup_draws["x"])
+    np.testing.assert_array_equal(there.draws["x"], expected.draws["x"])
+
+
 def test_a_root_that_was_damaged_at_the_url(tmp_path, monkeypatch):
     sample(URL)
     memory().pipe_file("/bucket/run/zarr.json", stored()["zarr.json"][:100])

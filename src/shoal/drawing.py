@@ -17,7 +17,7 @@ from shoal.results.folded_draws import MemoryFolds, ZarrFolds
 from shoal.results.made import made
 from shoal.results.result import Gradients, Result, Timing
 from shoal.results.so_far import SoFar
-from shoal.results.store import is_damaged, load, warmup_draws
+from shoal.results.store import is_damaged, load, untold, warmup_draws
 from shoal.results.zarr_draws import ZarrDraws
 from shoal.run import compile_phase, drive, enter
 from shoal.session import Phase, Session
@@ -90,7 +90,11 @@ def _ended(session: Session) -> Result | None:
     if kept is None or is_damaged(folder.path):
         return None
     session.check_log_density(kept.tree("ensemble"))
-    return load(folder.path)
+    whole = load(folder.path)
+    if not session.request.save_warmup:
+        return whole
+    _, lost = warmup_draws(folder.path)
+    return replace(whole, notes=untold(whole.notes, lost), judged=untold(whole.findings, lost))
 
 
 def _opened(session: Session, header: Header, phase: Phase) -> tuple[Sink, Phase]:

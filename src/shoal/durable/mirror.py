@@ -76,6 +76,10 @@ class Counted(NamedTuple):
         draws, warmup = (int(attributes.get(kind.committed, 0)) for kind in (SAMPLING, WARMUP))
         return cls(attributes.get("created_at"), draws, warmup)
 
+    def makes_room(self, there: "Counted") -> bool:
+        """Whether draws that count there do not here: then files of draws may be gone."""
+        return self.made != there.made or self.draws < there.draws or self.warmup < there.warmup
+
 
 class Mirror:
     """Sends a run to its URL while it goes on."""
@@ -186,7 +190,7 @@ class Mirror:
         """Bring what is at the URL to the state of the run."""
         with self._folder.changing:
             now = self._taken()
-        gone = self._sent.keys() - now.files.keys()
+        gone = self._deleted(now)
         if not (now.changed or gone):
             return
         self._claim.check()
@@ -206,6 +210,14 @@ class Mirror:
         self._each(sorted(gone - {ROOT}), self._delete_one)
         self._go_on()
         self._spool.sent = self._sent
+
+    def _deleted(self, now: Snapshot) -> Set[str]:
+        """What the run has deleted. What somebody else has, who cleans up the folder of a cache, stays at the URL."""
+        gone = self._sent.keys() - now.files.keys()
+        there, root = self._counted, now.changed.get(ROOT)
+        if ROOT in gone or (there and root and Counted.by(root.read_bytes()).makes_room(there)):
+            return gone
+        return {name for name in gone if name.startswith(f"{FOLDER}/") and name != FIRST}
 
     def _uncount(self, now: Snapshot, gone: Set[str]) -> None:
         """See that no draw counts at the URL that is not in what is sent next, as after damage."""

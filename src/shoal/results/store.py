@@ -18,7 +18,7 @@ from shoal.results.damage import find_damage
 from shoal.results.directories import check_new
 from shoal.results.draws import Header, MemoryDraws
 from shoal.results.folded_draws import FILE, MOMENTS, NONE, ZarrFolds, read_moments
-from shoal.results.journal import FOLDER, Journal, Part
+from shoal.results.journal import BEGINNING, FOLDER, Journal, Part
 from shoal.results.made import SAMPLING, WARMUP, zarr_package
 from shoal.results.moments import Moments
 from shoal.results.result import Gradients, Result, Timing
@@ -181,12 +181,20 @@ def _moments(place: Path | Objects, ended: bool) -> Moments | None:
 
 
 def warmup_draws(path: Path) -> tuple[dict[str, Any], tuple[Finding, ...]]:
-    """The draws of a warmup that has ended, by the names that they have in a result, and why they cannot be given.
+    """The draws of a warmup that has ended, by the names that they have in a result, and what is wrong with them.
+
+    All of them are read.
 
     Args:
         path: the directory of the run.
     """
-    return _warmup(_root(path))
+    root = _root(path)
+    kept, lost = _warmup(root)
+    if kept:
+        arrays = {name: array for group in WARMUP.groups for name, array in _variables(root, group).items()}
+        words = find_damage(path, arrays, kept["warmup_draws"].count).words
+        lost = (_damaged("warmup_draws", f"Draws of the warmup are damaged: {words}."),) if words else ()
+    return kept, lost
 
 
 def _warmup(root: Any) -> tuple[dict[str, Any], tuple[Finding, ...]]:
@@ -233,6 +241,11 @@ def has_draws(place: Path | Objects) -> bool:
     return _has_store(place) and SAMPLING.committed in _root(place).attrs
 
 
+def _is_begun(place: Path | Objects) -> bool:
+    name = f"{FOLDER}/{BEGINNING}"
+    return place.has(name) if isinstance(place, Objects) else (place / name).exists()
+
+
 def _has_store(place: Path | Objects) -> bool:
     return place.has("zarr.json") if isinstance(place, Objects) else (place / "zarr.json").exists()
 
@@ -252,6 +265,11 @@ def _after(place: Path | Objects, count: int) -> list[Part]:
 
 def _open(path: Path | Objects) -> Any:
     if not _has_store(path):
+        if _is_begun(path):
+            raise ValueError(
+                f"The run in '{path}' has no draws to load: it has not come to the end of its warmup, or what "
+                "describes its draws is gone. shoal.resume goes on with it."
+            )
         state = "does not exist" if isinstance(path, Path) and not path.exists() else "does not hold a run"
         raise ValueError(f"'{path}' {state}: give the directory that was given as `out` to shoal.sample, or to `save`.")
     root = _root(path)
