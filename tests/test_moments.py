@@ -301,7 +301,7 @@ def test_what_needs_draws_says_what_there_is(model, moments, tmp_path):
 def test_a_page_shows_some_draws_and_says_so(moments):
     pytest.importorskip("matplotlib")
     written = page(moments)
-    assert "one of 1 draws" in written
+    assert "of each chain all draws" in written
     assert "The worst, closer" in written
 
 

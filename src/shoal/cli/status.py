@@ -156,7 +156,8 @@ def draws(seen: "Status") -> str:
     words = f"{done:,}" if total is None else f"{done:,} of {total:,} ({done / max(total, 1):.0%})"
     chains = seen.settings.get("num_chains") or seen.metrics.get("num_chains")
     words = f"{words} of each chain" + (f", {chains:,} chains" if chains else "")
-    return f"{words}; kept on disk" if seen.phase == "sampling" else words
+    kept = "folded" if seen.settings.get("keep") in ("moments", "none") else "kept on disk"
+    return f"{words}; {kept}" if seen.phase == "sampling" else words
 
 
 def times(seen: "Status") -> str:

@@ -54,7 +54,7 @@ MOVES = (
     "chain far to the left in acceptance or log density is stuck. Orange: the mean over chains."
 )
 
-SOME = " The run keeps moments, and of each chain one of {stride:,} draws, which are drawn here and numbered from 0."
+SOME = " The run keeps moments, and of each chain {some} draws, which are drawn here and numbered from 0."
 
 
 def page(result: "Result") -> str:
@@ -183,7 +183,10 @@ def _figures(result: "Result", seen: Overview) -> str:
         every = ink.svg(drawn, "every", "Effective draws and R-hat of every number")
     if shown.sample_stats:
         moves = ink.svg(figures.moves(shown), "moves", "Energy error, acceptance, steps, log density")
-    some = "" if result.moments is None else SOME.format(stride=result.moments.stride)
+    some = ""
+    if result.moments is not None:
+        stride = result.moments.stride
+        some = SOME.format(some="all" if stride == 1 else f"one of {stride:,}")
     parts = (
         ("The worst, closer", worst, RANKS + some),
         ("Every number", every, EVERY),
