@@ -82,8 +82,9 @@ def measured(chains: int, draws: int, out: Path | None, **kept: str) -> dict[str
         raise SystemExit(f"the run of {draws} draws ended with {process.returncode}")
     assert process.stdout is not None
     most = {phase: int(size) for phase, size in map(str.split, process.stdout.read().splitlines())}
+    kind = f"{kept.get('keep', 'all draws')}, {'in memory' if out is None else 'to disk'}"
     told = ", ".join(f"{phase} {size / 1e6:.0f} MB" for phase, size in most.items())
-    print(f"{chains:,} chains, {draws:,} draws, {asked}: at most {told}", flush=True)
+    print(f"{chains:,} chains, {draws:,} draws, {kind}: at most {told}", flush=True)
     return {"chains": chains, "draws": draws, "on_disk": out is not None, "most": most, "resident": rows}
 
 
