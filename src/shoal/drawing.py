@@ -14,7 +14,7 @@ from shoal.results.background import BackgroundDraws
 from shoal.results.draws import Header, MemoryDraws
 from shoal.results.failure import cut_short, ended, unfinished
 from shoal.results.folded_draws import MemoryFolds, ZarrFolds
-from shoal.results.made import made
+from shoal.results.made import import_zarr_meanwhile, made
 from shoal.results.result import Gradients, Result, Timing
 from shoal.results.so_far import SoFar
 from shoal.results.store import is_damaged, load, untold, warmup_draws
@@ -38,6 +38,8 @@ def sampled(session: Session, settings: dict[str, Any]) -> Result:
     request = session.request
     if (whole := _ended(session)) is not None:
         return whole
+    if session.folder is not None:
+        import_zarr_meanwhile()
     warm = warmed(session)
     # Fetched before sampling: a device that fails there may give nothing back afterwards.
     tuning = by_path(warm.run.tuning)

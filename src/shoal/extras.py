@@ -1,6 +1,7 @@
 """Optional packages, imported when something needs them and named when they are missing."""
 
 import importlib
+import importlib.util
 from typing import Any
 
 
@@ -25,6 +26,16 @@ def require(module: str, purpose: str, extra: str) -> Any:
         if error.name is None or error.name.partition(".")[0] != package:
             raise
         raise missing(module, purpose, extra) from error
+
+
+def check(module: str, purpose: str, extra: str) -> None:
+    """Refuse to go on without an optional package, and import nothing; as `require` otherwise."""
+    try:
+        there = importlib.util.find_spec(module) is not None
+    except ValueError:  # somebody has put None in its place
+        there = False
+    if not there:
+        raise missing(module, purpose, extra)
 
 
 def missing(module: str, purpose: str, extra: str) -> ModuleNotFoundError:

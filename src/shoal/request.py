@@ -15,7 +15,7 @@ from shoal.objects import Objects
 from shoal.results.course import COORDINATES
 from shoal.results.directories import check_place
 from shoal.results.folded_draws import MOMENTS, NONE
-from shoal.results.made import zarr_package
+from shoal.results.made import check_zarr
 from shoal.samplers import Sampler, named
 from shoal.samplers.staged import Staged
 from shoal.watching.watch import check_tensorboard
@@ -135,7 +135,7 @@ def checked_call(  # noqa: PLR0913  (the arguments of `shoal.sample`)
     place = None
     if out is not None:
         place = check_place(out)
-        zarr_package()
+        check_zarr()
     # NumPy's whole numbers are welcome, and JSON knows Python's only.
     tile = None if tile is None else int(tile)
     return Call(

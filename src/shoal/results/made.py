@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from shoal.extras import require
+from shoal.extras import check, require
 from shoal.results.journal import FOLDER, Journal
 
 
@@ -31,9 +31,28 @@ WARMUP = Kind(("warmup_posterior", "warmup_sample_stats"), "warmup", "warmup_dra
 _FILTERS = threading.Lock()
 
 
+_ZARR = ("zarr", "Saving and loading draws", "store")
+
+
 def zarr_package() -> Any:
     """Zarr, or an error that names it."""
-    return require("zarr", "Saving and loading draws", extra="store")
+    return require(*_ZARR)
+
+
+def check_zarr() -> None:
+    """Refuse to go on without Zarr."""
+    check(*_ZARR)
+
+
+def import_zarr_meanwhile() -> None:
+    """Begin to import Zarr in another thread: it takes 0.2 s, and a warmup leaves Python idle while devices work."""
+
+    def imported() -> None:
+        # What goes wrong here goes wrong where Zarr is used.
+        with contextlib.suppress(Exception):
+            zarr_package()
+
+    threading.Thread(target=imported, name="shoal-import", daemon=True).start()
 
 
 def set_aside(path: Path, kind: Kind, described: bool) -> None:
