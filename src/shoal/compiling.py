@@ -30,8 +30,8 @@ COMPILER_OPTIONS: dict[str, dict[str, Any]] = {
     "cpu": {"xla_disable_hlo_passes": "cse"},
     "gpu": {"xla_gpu_deterministic_ops": True},
 }
-# What it is told besides of programs that run for moments: LLVM's second level takes four fifths of the time of its
-# third, and makes programs that were measured to be 0 to 15% slower.
+# What it is told besides of programs that run for moments: LLVM's second level takes half to four fifths of the time of
+# its third, and makes programs that were measured to be 0 to 15% slower.
 BRIEF: dict[str, dict[str, Any]] = {"cpu": {"xla_backend_optimization_level": 2}}
 # From so many chains on, sums of scattered terms in a fixed order are what takes the time.
 MANY_CHAINS = 1024
@@ -235,6 +235,11 @@ class _Program:
 def compiled[**P, R](function: Callable[P, R]) -> Compiled[P, R]:
     """`function` as a compiled one."""
     return Compiled(function)
+
+
+def compiled_briefly[**P, R](function: Callable[P, R]) -> Compiled[P, R]:
+    """`function` as a compiled one that runs for moments."""
+    return Compiled(function, brief=True)
 
 
 def give_back() -> None:
