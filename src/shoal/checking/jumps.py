@@ -19,8 +19,8 @@ from shoal.diagnostics.findings import Finding
 # A smaller change of the log density is not felt by an acceptance.
 FELT = 0.1
 LINES, PIECES = 8, 64
-# 2^-24 of a piece is 1e-8 of a coordinate: what changes by so much over that is a jump for every step size.
-HALVINGS = 24
+# 2^-34 of a piece is less than 1e-11 of a coordinate: what changes by so much over that is a jump for every step size.
+HALVINGS = 34
 # Coordinates that are tried one by one.
 MOST_TRIED = 1024
 
@@ -61,9 +61,10 @@ def look(probe: Probe, starts: Float[np.ndarray, "starts dim"], until: float) ->
         starts: points at which it is finite in the precision of the run.
         until: the time, by `time.perf_counter`, at which to follow no more lines.
     """
+    lowest = middle_of(probe, starts) if len(starts) else math.nan
     found: list[Piece] = []
     for a, b in list(zip(starts[::2], starts[1::2], strict=False))[:LINES]:
-        found.append(worst_of(probe, a.astype(np.float64), b.astype(np.float64)))
+        found.append(worst_of(probe, a.astype(np.float64), b.astype(np.float64), lowest))
         if not time_left(until):
             break
     if not found:
@@ -77,18 +78,28 @@ def look(probe: Probe, starts: Float[np.ndarray, "starts dim"], until: float) ->
         worst = worst.some(felt).halved(probe)
     size = np.abs(worst.differ)
     rounding = 64 * eps * np.abs(worst.value[0])
-    jumps = np.flatnonzero(size > np.maximum(FELT, rounding))
+    jumps = np.flatnonzero((size > np.maximum(FELT, rounding)) & (np.maximum(*worst.value) >= lowest))
     return (told(probe, worst.some(jumps)),) if jumps.size else ()
 
 
-def worst_of(probe: Probe, begin: Float[np.ndarray, " dim"], end: Float[np.ndarray, " dim"]) -> Piece:
-    """The pieces of a line that differ most."""
+def middle_of(probe: Probe, starts: Float[np.ndarray, "starts dim"]) -> float:
+    """The median log density of the starts: below it no chain stays.
+
+    A solver of differential equations that fails far out is not continuous there, and does no harm.
+    """
+    value = probe.at(starts)[0]
+    return float(np.median(value[np.isfinite(value)])) if np.isfinite(value).any() else -math.inf
+
+
+def worst_of(probe: Probe, begin: Float[np.ndarray, " dim"], end: Float[np.ndarray, " dim"], lowest: float) -> Piece:
+    """The pieces of a line that differ most, of those that are not below `lowest`."""
     points = begin + (end - begin) * np.linspace(0.0, 1.0, PIECES + 1)[:, None]
     value, gradient = probe.at(points[:PIECES])
     last = probe.at(points[PIECES:])
     value, gradient = np.append(value, last[0]), np.concatenate([gradient, last[1]])
     pieces = Piece(points[:-1], points[1:], (value[:-1], value[1:]), (gradient[:-1], gradient[1:]))
-    return pieces.some(np.argsort(-np.abs(pieces.differ))[: BLOCK // LINES])
+    differ = np.where(np.fmax(*pieces.value) >= lowest, np.abs(pieces.differ), 0.0)
+    return pieces.some(np.argsort(-differ)[: BLOCK // LINES])
 
 
 def told(probe: Probe, jumps: Piece) -> Finding:

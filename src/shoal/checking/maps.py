@@ -34,14 +34,12 @@ class Maps(NamedTuple):
         back: the largest error after going there and back, relative to a coordinate of 1 or more; NaN where not known.
         log_det: the largest error of log|J| of a parameter; NaN where not known.
         names: the parameters whose log|J| was compared: those on a support of their own.
-        unseen: why nothing was looked at, in words; empty where it was.
-        findings: what is wrong.
+        findings: what is wrong, or why nothing was looked at.
     """
 
     back: float
     log_det: float
     names: tuple[str, ...]
-    unseen: str
     findings: tuple[Finding, ...]
 
 
@@ -64,11 +62,19 @@ class Seen(NamedTuple):
 def look(probe: Probe, points: Float[np.ndarray, "points dim"]) -> Maps:
     """Look at all the maps of a model at some points."""
     if probe.model.compiled.maps is None or not len(points):
-        return Maps(math.nan, math.nan, (), "", ())
+        return Maps(math.nan, math.nan, (), ())
     try:
         seen: dict[str, Seen] = probe.each("maps", AtPoint(probe.model), points)
     except Exception as error:  # A constraint of a user's own may do anything when it is traced.
-        return Maps(math.nan, math.nan, (), cause(error), ())
+        unseen = Finding(
+            kind="unseen",
+            where="supports",
+            number=math.nan,
+            words=f"The maps onto the supports could not be looked at: {cause(error)}.",
+            remedy="Write constraints and transforms of your own with jax.numpy, for one value.",
+            blocking=False,
+        )
+        return Maps(math.nan, math.nan, (), (unseen,))
     back, log_det, found, names = [0.0], [0.0], [], []
     for slot, ahead in zip(probe.model.layout.slots, probe.pieces(points), strict=True):
         name, one = slot.name, seen[slot.name]
@@ -79,7 +85,7 @@ def look(probe: Probe, points: Float[np.ndarray, "points dim"]) -> Maps:
             names.append(name)
             log_det.append(float(apart[np.isfinite(apart)].max()))
         found += _wrong(probe, name, one, back[-1], apart)
-    return Maps(float(np.max(back)), max(log_det), tuple(names), "", tuple(found))
+    return Maps(float(np.max(back)), max(log_det), tuple(names), tuple(found))
 
 
 class AtPoint:

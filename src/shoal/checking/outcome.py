@@ -22,7 +22,7 @@ class Check:
         dim: unconstrained coordinates.
         precision: of the run that was thought of, "float32" or "float64".
         findings: what is wrong, or worth knowing, with a remedy; those that block first. Their kinds: `not_finite`,
-            `improper`, `gradient`, `jump`, `round_trip`, `support`, `jacobian`, `single`, `double`.
+            `improper`, `gradient`, `jump`, `round_trip`, `support`, `jacobian`, `single`, `double`, `unseen`.
         starts: starting points that were looked at.
         finite: at how many of them log density and gradient are finite.
         coordinates: whose derivative was compared with finite differences one by one.

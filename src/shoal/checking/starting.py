@@ -1,6 +1,6 @@
 """Whether chains can begin: the log density and its gradient at points where those of a run would."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import jax.numpy as jnp
 import numpy as np
@@ -64,7 +64,7 @@ def look(probe: Probe, double: Probe | None, seed: int) -> Starting:
     finite = np.isfinite(value) & np.isfinite(gradient).all(1)
     seen = Starting(position, value, gradient, finite, ())
     found = [*_not_finite(probe, double, seen), *_improper(probe, seen)]
-    return Starting(position, value, gradient, finite, tuple(found))
+    return replace(seen, findings=tuple(found))
 
 
 def kind_of(value: float) -> str:
