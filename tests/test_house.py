@@ -49,6 +49,7 @@ LAYERS = [
     ["drawing"],
     ["sampling"],
     ["handle"],
+    ["checking"],
     ["doctor"],
     ["report"],
     ["cli", "__main__"],
@@ -144,8 +145,8 @@ def test_docstrings_name_the_arguments_that_exist(name, function):
 def test_public_names():
     """A change here is a change of interface: it goes into the changelog."""
     assert sorted(shoal.__all__) == [
-        "Auto", "ChEES", "Finding", "HMC", "Handle", "MAMS", "MEADS", "Model", "NUTS", "Parameter", "Result",
-        "cholesky_corr", "examples", "from_blackjax", "from_numpyro", "interval", "load", "ordered", "param",
+        "Auto", "ChEES", "Check", "Finding", "HMC", "Handle", "MAMS", "MEADS", "Model", "NUTS", "Parameter", "Result",
+        "check", "cholesky_corr", "examples", "from_blackjax", "from_numpyro", "interval", "load", "ordered", "param",
         "positive", "real", "resume", "sample", "simplex", "start", "unit_interval",
     ]  # fmt: skip
     for name in shoal.__all__:

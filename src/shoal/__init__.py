@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from shoal import examples as examples
     from shoal.bridges.numpyro import from_numpyro as from_numpyro
+    from shoal.checking.check import check as check
+    from shoal.checking.outcome import Check as Check
     from shoal.diagnostics.findings import Finding as Finding
     from shoal.handle import Handle as Handle
     from shoal.handle import start as start
@@ -38,6 +40,7 @@ __version__ = "0.1.0"
 _HOMES = {
     "Auto": "shoal.samplers.auto",
     "ChEES": "shoal.samplers.chees",
+    "Check": "shoal.checking.outcome",
     "Finding": "shoal.diagnostics.findings",
     "HMC": "shoal.samplers.hmc",
     "Handle": "shoal.handle",
@@ -47,6 +50,7 @@ _HOMES = {
     "Model": "shoal.models.model",
     "Parameter": "shoal.models.parameters",
     "Result": "shoal.results.result",
+    "check": "shoal.checking.check",
     "cholesky_corr": "shoal.models.parameters",
     "from_blackjax": "shoal.samplers.blackjax",
     "from_numpyro": "shoal.bridges.numpyro",
@@ -70,11 +74,13 @@ __all__ = [
     "NUTS",
     "Auto",
     "ChEES",
+    "Check",
     "Finding",
     "Handle",
     "Model",
     "Parameter",
     "Result",
+    "check",
     "cholesky_corr",
     "examples",
     "from_blackjax",

@@ -67,6 +67,11 @@ def compiler_options(backend: str) -> dict[str, Any]:
     return {} if backend == "gpu" and not is_deterministic() else COMPILER_OPTIONS.get(backend, {})
 
 
+def launching() -> contextlib.AbstractContextManager[Any]:
+    """Held while a program for several devices is launched: one thread at a time."""
+    return _LAUNCHES
+
+
 @contextlib.contextmanager
 def background() -> Iterator[None]:
     """Let programs be compiled on other cores meanwhile (`Compiled.ahead`), if there are any."""

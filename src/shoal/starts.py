@@ -4,7 +4,7 @@ Chains that share a start disagree with those of other superchains until they ha
 nested R-hat measures (Margossian et al., 2024, arXiv:2110.13017).
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import equinox as eqx
@@ -59,7 +59,7 @@ def dispersed(
     Raises:
         ValueError: some point was not finite in any attempt; the message names the parameter.
     """
-    key = jax.random.fold_in(root, _STARTS)
+    key = key_of_starts(root)
     points = np.empty((num_superchains, model.dim), dtype)
     missing = np.arange(num_superchains)
     redrawn = 0
@@ -127,9 +127,18 @@ def _drawn(
     target: Target, key: PRNGKeyArray, attempt: Int[Array, ""], num: int, dtype: type
 ) -> tuple[Float[Array, "num dim"], Bool[Array, " num"]]:
     """Points of an attempt, and whether each is one to begin at."""
-    key = jax.random.fold_in(key, attempt)
-    points = jax.random.uniform(key, (num, target.dim), dtype, -RADIUS, RADIUS)
+    points = points_of(key, attempt, (num, target.dim), dtype)
     return points, _is_finite(target, points)
+
+
+def key_of_starts(root: PRNGKeyArray) -> PRNGKeyArray:
+    """The key of the points at which the chains of a run begin."""
+    return jax.random.fold_in(root, _STARTS)
+
+
+def points_of(key: PRNGKeyArray, attempt: Int[Array, ""], shape: tuple[int, int], dtype: Any) -> Array:
+    """The points of an attempt, whether one can begin there or not; the first of many are those of few."""
+    return jax.random.uniform(jax.random.fold_in(key, attempt), shape, dtype, -RADIUS, RADIUS)
 
 
 @eqx.filter_jit
@@ -154,7 +163,8 @@ def _why_not_finite(model: Model, target: Target, point: np.ndarray, bad: int, p
     log_density, gradient = (np.asarray(part)[0] for part in _value(target, jnp.asarray(point[None])))
     names = np.array([name.partition("[")[0] for name in model.coordinates])
     what = f"the log density is {log_density}" if not np.isfinite(log_density) else "its gradient is not finite"
-    culprits = _culprits(target, point, names, gradient)
+    is_finite = lambda trials: np.asarray(_is_finite(target, jnp.asarray(trials)))
+    culprits = culprits_at(point, names, gradient, is_finite)
     where = f"The cause is in {', '.join(culprits)}" if culprits else "No single parameter is the cause"
     values = model.constrain(point)
     shown = ", ".join(f"{name} = {_short(values[name])}" for name in (culprits or model.parameter_names)[:3])
@@ -175,8 +185,17 @@ def log_density_at(target: Target, position: Float[Array, "points dim"]) -> Floa
     return _value(target, position)[0]
 
 
-def _culprits(target: Target, point: np.ndarray, names: np.ndarray, gradient: np.ndarray) -> list[str]:
-    """Parameters with a non-finite gradient, if not all have; else those whose change alone makes it finite."""
+def culprits_at(
+    point: np.ndarray, names: np.ndarray, gradient: np.ndarray, is_finite: Callable[[np.ndarray], np.ndarray]
+) -> list[str]:
+    """Parameters with a non-finite gradient, if not all have; else those whose change alone makes it finite.
+
+    Args:
+        point: `[dim]`, where the log density or its gradient is not finite.
+        names: `[dim]`, the parameter of each coordinate.
+        gradient: `[dim]`.
+        is_finite: of points `[trials, dim]`, whether both are.
+    """
     every = list(dict.fromkeys(names))
     bad = [name for name in every if not np.isfinite(gradient[names == name]).all()]
     if 0 < len(bad) < len(every) or len(every) == 1:
@@ -185,7 +204,7 @@ def _culprits(target: Target, point: np.ndarray, names: np.ndarray, gradient: np
     for name in every:
         trials = np.repeat(point[None], 9, 0)
         trials[:, names == name] = np.linspace(-RADIUS, RADIUS, 9, dtype=point.dtype)[:, None]
-        if np.asarray(_is_finite(target, jnp.asarray(trials))).any():
+        if is_finite(trials).any():
             found.append(name)
     return found
 

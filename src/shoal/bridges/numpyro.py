@@ -7,12 +7,14 @@ special care.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from numpyro import handlers
-from numpyro.infer.util import constrain_fn, potential_energy, unconstrain_fn
+from numpyro.distributions import biject_to
+from numpyro.infer.util import compute_log_probs, constrain_fn, potential_energy, unconstrain_fn
 from numpyro.primitives import Messenger
 
 from shoal.bridges.arguments import Call, is_array, is_float_array, narrowed, take_apart
@@ -20,7 +22,7 @@ from shoal.bridges.sites import HANDLERS, Sites, find_sites, fixed_values, title
 from shoal.models import datasets
 from shoal.models.causes import cause
 from shoal.models.compiled import Compiled
-from shoal.models.formula import hashable
+from shoal.models.formula import LOG_DET, hashable
 from shoal.models.layout import Layout
 from shoal.models.model import Model
 from shoal.models.precision import current, shape_of
@@ -118,6 +120,55 @@ class SiteUnconstrain:
         return self.program.layout.join(free)
 
 
+@dataclass(frozen=True)
+class SiteParts:
+    """`(position[dim], data) -> {words: scalar}`: the log probability of each site, and log|J|.
+
+    Attributes:
+        program: what to evaluate.
+    """
+
+    program: Program
+
+    def __call__(self, position: Any, data: Any) -> dict[str, Any]:
+        """Evaluate at one point."""
+        parts, _ = _at_sites(self.program, position, data)
+        whole = SiteLogDensity(self.program)(position, data)
+        sites = {f"site {name}": jnp.asarray(part, position.dtype) for name, part in parts.items()}
+        return sites | {LOG_DET: whole - sum(sites.values(), start=jnp.zeros((), position.dtype))}
+
+
+@dataclass(frozen=True)
+class SiteMaps:
+    """`(position[dim], data) -> {name: (constraint, map)}`: a support may depend on sites before it.
+
+    Attributes:
+        program: what to evaluate.
+    """
+
+    program: Program
+
+    def __call__(self, position: Any, data: Any) -> dict[str, tuple[Any, Callable[..., Any]]]:
+        """The supports at one point."""
+        _, trace = _at_sites(self.program, position, data)
+        supports = {name: trace[name]["fn"].support for name in self.program.layout.names}
+        return {name: (support, partial(_with_log_det, support)) for name, support in supports.items()}
+
+
+def _at_sites(program: Program, position: Any, data: Any) -> tuple[dict[str, Any], Any]:
+    """The log probability of each site at a point, and the trace that has its support."""
+    values = SiteConstrain(program)(position, data)
+    latent = {name: values[name] for name in program.layout.names}
+    with HANDLERS:
+        return compute_log_probs(program.prepared(), *program.call.join(data), latent)
+
+
+def _with_log_det(support: Any, free: Any) -> tuple[Any, Any]:
+    bijection = biject_to(support)
+    value = bijection(free)
+    return value, jnp.sum(bijection.log_abs_det_jacobian(free, value))
+
+
 class _DefaultKey(Messenger):
     """Gives `numpyro.prng_key` a fixed key, so that the log density is one function."""
 
@@ -177,6 +228,8 @@ def from_numpyro(
         sites.deterministic,
         reason,
         _holds_nonfinite(program, data),
+        SiteParts(program),
+        SiteMaps(program),
     )
     axes = sites.dims | dict(dims or {})
     return Model.from_parts(compiled, data, dims=axes, coords=coords, name=name or title(model_fn))

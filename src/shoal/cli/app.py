@@ -9,6 +9,7 @@ from collections.abc import Sequence
 import click
 
 from shoal import __version__
+from shoal.cli.check import check
 from shoal.cli.codes import DONE, FAILED, INTERRUPTED
 from shoal.cli.doctor import doctor
 from shoal.cli.examples import examples
@@ -25,7 +26,7 @@ Exit codes:
   0    done; the draws converged
   1    failed
   2    the command was not understood, or an argument cannot be used
-  3    sampled, but not converged or not precise enough; the draws are kept
+  3    sampled, but not converged or not precise enough; the draws are kept. Of check: something is in the way
   130  interrupted, 143 terminated; the draws so far are kept
 """
 
@@ -39,12 +40,13 @@ def shoal(debug: bool) -> None:
     \b
     To begin:
       shoal doctor
+      shoal check breast_cancer
       shoal sample breast_cancer --out runs/breast_cancer
       shoal report runs/breast_cancer
     """
 
 
-for command in (doctor, examples, sample, resume, status, summary, report, export):
+for command in (doctor, examples, check, sample, resume, status, summary, report, export):
     shoal.add_command(command)
 
 

@@ -11,6 +11,8 @@ DONE = 0
 FAILED = 1
 USAGE = 2
 NOT_CONVERGED = 3
+# Of a check: it was done, and it found something in the way. A script that stops at 3 stops at either.
+DOUBTFUL = NOT_CONVERGED
 INTERRUPTED = 130
 TERMINATED = 143
 

@@ -24,6 +24,10 @@ class Compiled:
         deterministic: name and shape of what `constrain` gives beside the parameters.
         fixed_data: why the data cannot be swapped, in words; empty when they can.
         allow_nonfinite: whether data may hold NaN and infinity (behind a mask).
+        parts: `(position[dim], data) -> {words: scalar}`, the terms whose sum the log density is; None where they are
+            not known.
+        maps: `(position[dim], data) -> {name: (constraint, map)}` of each parameter: NumPyro's constraint, and
+            `map(free) -> (value, log|J|)` onto it; None where they are not known.
     """
 
     layout: Layout
@@ -33,6 +37,8 @@ class Compiled:
     deterministic: tuple[tuple[str, tuple[int, ...]], ...] = ()
     fixed_data: str = ""
     allow_nonfinite: bool = False
+    parts: Callable[..., dict[str, Any]] | None = None
+    maps: Callable[..., dict[str, tuple[Any, Callable[..., Any]]]] | None = None
 
 
 def in_precision(dtype: np.dtype, compute: Callable[[], Any]) -> Any:

@@ -19,6 +19,9 @@ from shoal.models.layout import Layout, Slot
 from shoal.models.parameters import Parameter
 from shoal.models.precision import shape_of
 
+# What the supports add to the log density, among its parts.
+LOG_DET = "log|J|"
+
 
 @dataclass(frozen=True, eq=False)
 class ByIdentity:
@@ -54,6 +57,30 @@ class Formula:
         """The place of each parameter on the vector."""
         return Layout(tuple(Slot(name, item.shape, item.free_shape()) for name, item in self.parameters))
 
+    def parts_at(self, position: Any, data: Any) -> tuple[Any, list[Any]]:
+        """What the log density is the sum of, at one point.
+
+        Args:
+            position: `[dim]`.
+            data: for the terms.
+
+        Returns:
+            log|J| of all parameters together, and the terms.
+        """
+        free = self.layout.split(position)
+        values, log_det = {}, jnp.zeros((), position.dtype)
+        for name, parameter in self.parameters:
+            values[name], of_one = parameter.constrain_with_log_det(free[name])
+            log_det = log_det + of_one
+        calls = zip(self.terms, self.take_data, strict=True)
+        made = [term(dict(values), data) if takes_data else term(dict(values)) for term, takes_data in calls]
+        return log_det, [jnp.asarray(part, position.dtype) for part in made]
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """The terms by the arguments of `Model` that they came by."""
+        return ("log_prior", "log_likelihood") if len(self.terms) > 1 else ("log_density",)
+
 
 @dataclass(frozen=True)
 class LogDensity:
@@ -67,14 +94,9 @@ class LogDensity:
 
     def __call__(self, position: Any, data: Any) -> Any:
         """Evaluate at one point."""
-        free = self.formula.layout.split(position)
-        values, total = {}, jnp.zeros((), position.dtype)
-        for name, parameter in self.formula.parameters:
-            values[name], log_det = parameter.constrain_with_log_det(free[name])
-            total = total + log_det
-        for term, takes_data in zip(self.formula.terms, self.formula.take_data, strict=True):
-            part = term(dict(values), data) if takes_data else term(dict(values))
-            total = total + jnp.asarray(part, position.dtype)
+        total, parts = self.formula.parts_at(position, data)
+        for part in parts:
+            total = total + part
         return total
 
 
@@ -108,6 +130,40 @@ class Unconstrain:
         """Evaluate at one point."""
         free = {name: parameter.unconstrain(values[name]) for name, parameter in self.formula.parameters}
         return self.formula.layout.join(free)
+
+
+@dataclass(frozen=True)
+class Parts:
+    """`(position[dim], data) -> {words: scalar}`: the terms of `LogDensity`, one by one.
+
+    Attributes:
+        formula: what to evaluate.
+    """
+
+    formula: Formula
+
+    def __call__(self, position: Any, data: Any) -> dict[str, Any]:
+        """Evaluate at one point."""
+        log_det, parts = self.formula.parts_at(position, data)
+        return dict(zip(self.formula.labels, parts, strict=True)) | {LOG_DET: log_det}
+
+
+@dataclass(frozen=True)
+class Maps:
+    """`(position[dim], data) -> {name: (constraint, map)}`: how each parameter comes onto its support.
+
+    Attributes:
+        formula: what has the parameters.
+    """
+
+    formula: Formula
+
+    def __call__(self, position: Any, data: Any) -> dict[str, tuple[Any, Callable[..., Any]]]:
+        """The same at every point."""
+        return {
+            name: (parameter.support.constraint(), parameter.constrain_with_log_det)
+            for name, parameter in self.formula.parameters
+        }
 
 
 def hashable(function: Callable[..., Any]) -> Callable[..., Any]:

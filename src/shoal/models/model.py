@@ -1,7 +1,7 @@
 """What a user writes down: parameters on their supports, a log density, data; checked here, at the door."""
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
@@ -9,12 +9,25 @@ from shoal.models import datasets
 from shoal.models.axes import check_axes
 from shoal.models.compiled import Compiled, constrained, in_precision, unconstrained
 from shoal.models.contract import read_params, read_terms
-from shoal.models.formula import Constrain, Formula, LogDensity, Unconstrain, check_term, hashable, structs
+from shoal.models.formula import (
+    Constrain,
+    Formula,
+    LogDensity,
+    Maps,
+    Parts,
+    Unconstrain,
+    check_term,
+    hashable,
+    structs,
+)
 from shoal.models.layout import Layout
 from shoal.models.parameters import Parameter
 from shoal.models.precision import current
 from shoal.models.values import check_support, read_values
 from shoal.target import Target
+
+if TYPE_CHECKING:
+    from shoal.checking.outcome import Check
 
 
 class Model:
@@ -80,7 +93,8 @@ class Model:
             tuple(hashable(function) for _, function, _ in terms),
             tuple(takes_data for *_, takes_data in terms),
         )
-        compiled = Compiled(formula.layout, LogDensity(formula), Constrain(formula), Unconstrain(formula))
+        functions = LogDensity(formula), Constrain(formula), Unconstrain(formula)
+        compiled = Compiled(formula.layout, *functions, parts=Parts(formula), maps=Maps(formula))
         main = log_density if log_density is not None else log_likelihood
         self._fill(compiled, data, dims, coords, name or getattr(main, "__name__", "model"))
 
@@ -119,6 +133,11 @@ class Model:
         self.name, self.data = name, data
         self._compiled, self._shapes = compiled, shapes
         self._targets: dict[np.dtype, Target] = {}
+
+    @property
+    def compiled(self) -> Compiled:
+        """The functions of the model, without its data: what the other rooms of Shoal look into."""
+        return self._compiled
 
     @property
     def layout(self) -> Layout:
@@ -264,6 +283,25 @@ class Model:
         if not self._compiled.allow_nonfinite:
             datasets.check_finite(data)
         return Model.from_parts(self._compiled, data, dims=self.dims, coords=self.coords, name=self.name)
+
+    def check(self, *, seed: int = 0, precision: str = "float32", max_seconds: float | None = 10.0) -> "Check":
+        """Look at the model before a run: see `shoal.check`.
+
+        Args:
+            seed: of the run.
+            precision: of the run, "float32" or "float64".
+            max_seconds: about how long it may take, beside compiling; None for any time.
+
+        Returns:
+            Findings and numbers; `ok` says whether something stands in the way.
+
+        Raises:
+            ValueError: an argument is out of its range, or the model cannot be evaluated at all.
+        """
+        # By its public name: a model is made of less than what it takes to look at one.
+        import shoal
+
+        return shoal.check(self, seed=seed, precision=precision, max_seconds=max_seconds)
 
     @staticmethod
     def _listed(names: Sequence[str]) -> str:
