@@ -19,7 +19,6 @@ LONGEST_FILE = 400
 LAYERS = [
     ["extras", "cores", "paths", "stopping", "compile_cache", "objects"],
     ["target"],
-    ["executables", "fingerprint"],
     ["compiling"],
     ["models"],
     ["bridges"],

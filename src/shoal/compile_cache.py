@@ -20,9 +20,6 @@ VARIABLE = "SHOAL_COMPILE_CACHE"
 OFF, ON = ("off", "0", "no", "false"), ("", "on", "1", "yes", "true")
 # The programs of a run of `breast_cancer` are 0.9 MB. Those that were used longest ago go first.
 MOST_BYTES = 2**30
-# Of those that are kept to be taken without tracing (`shoal.executables`), which JAX does not count.
-MOST_BYTES_TRACED = 2**28
-SUFFIX = "-shoal"
 # With less room on the disk nothing is kept: JAX never mends a program that a full disk has cut off.
 LEAST_ROOM = 2**27
 # XLA's words for a program that it takes for one of another processor, and compiles again: on some processors that is
@@ -103,12 +100,6 @@ def kept_programs() -> Iterator[None]:
                 _opened = None
 
 
-def kept_in() -> Path | None:
-    """The folder in which programs are kept now, if they are."""
-    opened = _opened
-    return None if opened is None else opened.marker.parent
-
-
 def settled() -> None:
     """Say that the programs so far are whole: a process that is killed later leaves none that is cut off."""
     with _lock, contextlib.suppress(OSError):
@@ -127,7 +118,6 @@ def _open() -> _Opened | None:
         with (folder / "lock").open("w") as turn:
             fcntl.flock(turn, fcntl.LOCK_EX)
             _clear_unfinished(folder)
-            _clear_oldest(folder)
             descriptor, name = tempfile.mkstemp(prefix="open-", dir=folder)
             fcntl.flock(descriptor, fcntl.LOCK_EX)
     except Exception:
@@ -189,16 +179,6 @@ def _clear_unfinished(folder: Path) -> None:
                 if program.stat().st_mtime_ns >= since:
                     program.unlink()
             marker.unlink()
-
-
-def _clear_oldest(folder: Path) -> None:
-    """Delete the traced programs that were used longest ago, where all of them take too much room."""
-    found = {path: path.stat() for path in folder.glob(f"*{SUFFIX}")}
-    room = MOST_BYTES_TRACED
-    for path in sorted(found, key=lambda path: found[path].st_mtime, reverse=True):
-        room -= found[path].st_size
-        if room < 0:
-            path.unlink()
 
 
 def _others_may_write(folder: Path) -> bool:

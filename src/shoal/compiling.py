@@ -7,18 +7,16 @@ import warnings
 from collections.abc import Callable, Hashable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextvars import ContextVar
-from functools import lru_cache, update_wrapper
+from functools import cache, update_wrapper
 from typing import Any, NamedTuple
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.typing import DTypeLike
 
-from shoal.compile_cache import SUFFIX, kept_in
 from shoal.cores import cores
-from shoal.executables import Executable, Rest, keep, split, taken
-from shoal.fingerprint import fingerprint, settings
 from shoal.target import Target
 
 # What XLA is told, by backend. On a CPU it merges equal expressions early in a program for several devices and late in
@@ -35,9 +33,6 @@ COMPILER_OPTIONS: dict[str, dict[str, Any]] = {
 BRIEF: dict[str, dict[str, Any]] = {"cpu": {"xla_backend_optimization_level": 2}}
 # From so many chains on, sums of scattered terms in a fixed order are what takes the time.
 MANY_CHAINS = 1024
-
-# Of a function, in a process.
-MOST_PROGRAMS = 256
 
 # Two threads that launched programs for several devices at one time could have them wait for each other: each device
 # takes what comes first.
@@ -95,11 +90,7 @@ class _Ahead(NamedTuple):
 
 
 class Compiled[**P, R]:
-    """A function compiled with the `compiler_options` of the default backend.
-
-    Its programs are kept for other processes while `kept_programs` is entered; those that were kept are taken without
-    tracing, which would take most of the time of a start with compiled programs.
-    """
+    """A function compiled with the `compiler_options` of the default backend."""
 
     def __init__(self, function: Callable[P, R], brief: bool = False) -> None:
         """Compile nothing yet.
@@ -110,131 +101,44 @@ class Compiled[**P, R]:
         """
         update_wrapper(self, function)
         self._function, self._brief = function, brief
-        # By what it is compiled for; the last is there to tell programs apart.
-        self._programs = lru_cache(MOST_PROGRAMS)(lambda options, rest, _: _Program(function, dict(options), rest))
-        # By signature; None of those that this process has compiled.
-        self._known: dict[Hashable, Executable | None] = {}
+        self._programs = cache(self._program)
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
-        leaves, rest = split((args, kwargs))
-        signature = self._signature(leaves, rest)
         ahead = _ahead.get()
-        begun = None if ahead is None else ahead.begun.pop(signature, None)
+        begun = None if ahead is None else ahead.begun.pop(self._signature(args, kwargs), None)
         # What has not begun is not waited for; what went wrong there goes wrong in the call below.
         if begun is not None and not begun.cancel():
             with contextlib.suppress(Exception):
                 begun.result()
-        elif signature not in self._known and (make := self._kept(leaves, rest, signature)) is not None:
-            with contextlib.suppress(Exception):
-                make()
         with _LAUNCHES:
-            taken = self._known.get(signature)
-            if taken is not None and (returned := taken(leaves)) is not None:
-                return returned
-            return self._program(leaves, rest)(leaves)
+            return self._programs(self._options())(*args, **kwargs)
 
     def ahead(self, *args: P.args, **kwargs: P.kwargs) -> None:
         """Begin to compile for arguments such as these on another core; a call with such arguments waits for it.
 
         Nothing is done where no other core is to be used (`background`).
         """
-        ahead = _ahead.get()
-        if ahead is None:
-            return
-        leaves, rest = split((args, kwargs))
-        signature = self._signature(leaves, rest)
-        if signature in self._known:
-            return
-        make = self._kept(leaves, rest, signature)
-        if make is None:
-            make = self._program(leaves, rest).lower(leaves).compile
-        ahead.begun[signature] = ahead.workers.submit(make)
+        ahead, signature = _ahead.get(), self._signature(args, kwargs)
+        if ahead is not None and signature not in ahead.begun:
+            program: Any = self._programs(self._options())
+            # Tracing is Python's and stays in this thread, with its settings; XLA's part does not hold Python up.
+            lowered = program.lower(*args, **kwargs)
+            ahead.begun[signature] = ahead.workers.submit(lowered.compile)
 
-    def _kept(self, leaves: list[Any], rest: Rest, signature: Hashable) -> Callable[[], Any] | None:
-        """What takes the program from those that are kept, or makes it and keeps it; None where it is not to be kept.
-
-        Tracing is Python's and is done here, in this thread, with its settings; what is left does not hold Python up.
-        """
-        while len(self._known) >= MOST_PROGRAMS:
-            self._known.pop(next(iter(self._known)))
-        self._known[signature] = None
-        folder = kept_in()
-        key = None if folder is None else fingerprint(self._function, rest.joined(leaves)[0], self._options())
-        if folder is None or key is None:
-            return None
-        path = folder / f"{key}{SUFFIX}"
-        if path.exists():
-
-            def take() -> None:
-                self._known[signature] = taken(path, leaves)
-
-            return take
-        program = self._program(leaves, rest)
-        lowered = program.lower(leaves, key)
-        return lambda: keep(path, lowered.compile, program.returned)
-
-    def _program(self, leaves: list[Any], rest: Rest) -> "_Program":
-        return self._programs(self._options(), rest, tuple(map(_kind, leaves)))
+    def _program(self, options: frozenset[tuple[str, Any]]) -> Callable[P, R]:
+        # equinox hands what it does not know on to jax.jit, which its types do not say.
+        return eqx.filter_jit(self._function, compiler_options=dict(options))  # pyright: ignore[reportCallIssue]
 
     def _options(self) -> frozenset[tuple[str, Any]]:
         backend = jax.default_backend()
         brief = BRIEF.get(backend, {}) if self._brief else {}
         return frozenset({**compiler_options(backend), **brief}.items())
 
-    def _signature(self, leaves: list[Any], rest: Rest) -> Hashable:
+    def _signature(self, *arguments: Any) -> Hashable:
         """What is the same for arguments that one program serves."""
-        return self._options(), rest, tuple((_kind(leaf), _place(leaf)) for leaf in leaves), settings()
-
-
-def _kind(leaf: Any) -> Hashable:
-    kind = jax.typeof(leaf)
-    return kind.shape, kind.dtype, getattr(kind, "weak_type", False)
-
-
-def _place(leaf: Any) -> Hashable:
-    """Where an array is. Shardings that a program from a file returns are not equal to others of the same place."""
-    sharding = getattr(leaf, "sharding", None)
-    return None if sharding is None else (frozenset(sharding.device_set), getattr(sharding, "spec", None))
-
-
-class _Program:
-    """A function of the arrays among its arguments, for one structure of them.
-
-    Attributes:
-        returned: what it returns but for the arrays, once it has been traced.
-    """
-
-    def __init__(self, function: Callable[..., Any], options: dict[str, Any], rest: Rest) -> None:
-        self.returned: Rest
-        self._name, self._options = function.__name__, options
-        self._jitted: Any = None
-
-        def of_arrays(leaves: list[Any]) -> list[Any]:
-            args, kwargs = rest.joined(leaves)
-            arrays, self.returned = split(function(*args, **kwargs))
-            return arrays
-
-        self._of_arrays = of_arrays
-
-    def __call__(self, leaves: list[Any]) -> Any:
-        arrays = self._once()(leaves)
-        return self.returned.joined(arrays)
-
-    def lower(self, leaves: list[Any], key: str = "") -> jax.stages.Lowered:
-        """Trace it.
-
-        Args:
-            leaves: arguments such as it is for.
-            key: by which the program is to be kept. It becomes a part of the name, so that JAX's cache has no other:
-                what comes from there cannot be written again.
-        """
-        return self._once(key).lower(leaves)
-
-    def _once(self, key: str = "") -> Any:
-        if self._jitted is None:
-            self._of_arrays.__name__ = f"{self._name}_{key[:16]}" if key else self._name
-            self._jitted = jax.jit(self._of_arrays, compiler_options=self._options)
-        return self._jitted
+        leaves, structure = jax.tree.flatten(arguments)
+        each = tuple((leaf.shape, leaf.dtype) if eqx.is_array(leaf) else leaf for leaf in leaves)
+        return self._function, self._brief, structure, each
 
 
 def compiled[**P, R](function: Callable[P, R]) -> Compiled[P, R]:
