@@ -119,6 +119,14 @@ def test_help_imports_nothing_heavy(arguments: list[str]) -> None:
     assert not [name for name in HEAVY if repr(name) in seen.stderr]
 
 
+@pytest.mark.parametrize("command", [(), ("sample",), ("resume",), ("export",)])
+def test_help_shows_examples_line_by_line(command: tuple[str, ...], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([*command, "--help"]) == 0
+    shown = capsys.readouterr().out
+    assert "\\b" not in shown
+    assert any(line.strip().startswith(" ".join(["shoal", *command])) for line in shown.splitlines()[4:])
+
+
 def test_help_answers_in_half_a_second() -> None:
     def once() -> float:
         begin = time.perf_counter()

@@ -48,6 +48,9 @@ def shoal(debug: bool) -> None:
 
 for command in (doctor, examples, check, sample, resume, status, summary, report, export):
     shoal.add_command(command)
+for command in (shoal, *shoal.commands.values()):
+    # Before lines that are to stay as they are click looks for the character itself, which a docstring spells.
+    command.help = (command.help or "").replace("\\b", "\b")
 
 
 def run(arguments: Sequence[str] | None) -> int:
