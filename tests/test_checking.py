@@ -355,8 +355,70 @@ def test_starts_that_are_far_out_do_not_ask_for_double(check, monkeypatch):
     seen = check(far)
     assert seen.findings == ()
     assert seen.rounding < rounding.FELT
-    monkeypatch.setattr(rounding, "climb", lambda *_: [])
+    monkeypatch.setattr(rounding, "climb", lambda *_: ([], True))
     assert kinds(check(far)) == {"single"}
+    # Where there was no time to go to the mode, it is said and stands in nobody's way.
+    monkeypatch.setattr(rounding, "climb", lambda *_: ([], False))
+    cut = check(far)
+    assert kinds(cut) == {"single"}
+    assert cut.ok
+    assert "near the starts" in cut.findings[0].words
+
+
+def test_a_law_of_its_own_random_numbers_is_not_blamed_on_rounding(check, monkeypatch):
+    """They are others in double."""
+    numbers = lambda: jax.random.normal(jax.random.key(0), (3,))
+    drawn = model(lambda p: -0.5 * jnp.sum((p["a"] - numbers()) ** 2) - p["s"])
+    assert kinds(check(drawn)) == {"double"}
+    assert check(drawn).ok
+    monkeypatch.setattr(rounding, "RANDOM", ())
+    assert kinds(check(drawn)) == {"single"}
+
+
+@pytest.mark.parametrize("where", ["data far from the starts", "a wide prior"])
+def test_a_straight_line_that_bends_far_out_is_not_improper(check, monkeypatch, where):
+    laws = {
+        "data far from the starts": lambda p: -jnp.abs(50.0 + ROWS - p["a"]).sum(),
+        "a wide prior": lambda p: -0.5 * ((p["a"] - 1e7) / 1e6) ** 2,
+    }
+    law = model(laws[where], {"a": shoal.real()})
+    assert "improper" not in kinds(check(law))
+    monkeypatch.setattr(starting, "_straight_far_out", lambda *_: True)
+    assert "improper" in kinds(check(law))
+
+
+def test_names_with_brackets(check):
+    """They are parameters of their own, and no coordinates of others."""
+    seen = check(
+        model(
+            lambda p: -0.5 * p["w[0]"] ** 2 - p["w[1]"].sum() + jnp.where(p["w[1]"][0] > 1.3, 2.0, 0.0),
+            {"w[0]": shoal.real(), "w[1]": shoal.positive(2), "w[2]": shoal.real()},
+        )
+    )
+    assert {(finding.kind, finding.where) for finding in seen.findings} == {("jump", "w[1][0]"), ("improper", "w[2]")}
+
+
+def test_a_model_that_refuses_double_is_looked_at_in_single(check):
+    def log_density(p):
+        assert p["a"].dtype == jnp.float32
+        return bowl(p)
+
+    seen = check(model(log_density))
+    assert kinds(seen) == {"double"}
+    assert seen.ok
+
+
+def test_a_derivative_that_is_a_little_off_stands_in_nobodys_way(check):
+    """As of a solver whose adjoint is as good as its tolerance."""
+
+    @jax.custom_jvp
+    def loose(x):
+        return x**2
+
+    loose.defjvp(lambda primals, tangents: (primals[0] ** 2, (2 + 2e-3) * primals[0] * tangents[0]))
+    seen = check(model(lambda p: -0.5 * loose(p["a"]).sum() - p["s"]))
+    assert kinds(seen) == {"gradient"}
+    assert seen.ok
 
 
 def test_a_part_of_the_line_is_not_improper(check):

@@ -59,7 +59,7 @@ def check(model: Model, *, seed: int = 0, precision: str = "float32", max_second
         exact = double or probe
         slope = slopes.compare(exact, good, until(GRADIENT))
         jumped = jumps.look(exact, good, until(JUMPS))
-        mapped = maps.look(exact, started.position[:BLOCK])
+        mapped = maps.look(exact, (good if len(good) else started.position)[:BLOCK])
         rounded = rounding.Rounding(math.nan, math.nan, ())
         if double is not None and probe is not double and len(good):
             rounded = rounding.compare(probe, double, good, until(CLIMB))
@@ -91,7 +91,7 @@ def in_double(model: Model, required: bool) -> tuple[Probe | None, tuple[Finding
     try:
         probe = Probe(model, np.float64)
         probe.at(np.zeros((1, model.dim)))
-    except (TypeError, ValueError) as error:
+    except Exception as error:  # whatever a model raises where it cannot be evaluated
         if required:
             raise
         return None, (

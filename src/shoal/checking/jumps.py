@@ -13,7 +13,8 @@ import jax
 import numpy as np
 from jaxtyping import Float
 
-from shoal.checking.probe import BLOCK, Probe, listed, parameter_of, time_left
+from shoal.checking.differences import noise_at
+from shoal.checking.probe import BLOCK, Probe, listed, time_left
 from shoal.diagnostics.findings import Finding
 
 # A smaller change of the log density is not felt by an acceptance.
@@ -21,6 +22,8 @@ FELT = 0.1
 LINES, PIECES = 8, 64
 # 2^-34 of a piece is less than 1e-11 of a coordinate: what changes by so much over that is a jump for every step size.
 HALVINGS = 34
+# What rounding does to the log density is no jump; it is measured so far from one that it is not taken for noise.
+NOISES, BESIDE = 10.0, 0.01
 # Coordinates that are tried one by one.
 MOST_TRIED = 1024
 
@@ -77,7 +80,10 @@ def look(probe: Probe, starts: Float[np.ndarray, "starts dim"], until: float) ->
             return ()
         worst = worst.some(felt).halved(probe)
     size = np.abs(worst.differ)
-    rounding = 64 * eps * np.abs(worst.value[0])
+    rng = np.random.default_rng(0)
+    beside = worst.begin + BESIDE * rng.choice([-1.0, 1.0], worst.begin.shape)
+    noise = np.nan_to_num(noise_at(probe, beside, rng).value, nan=0.0)
+    rounding = np.maximum(64 * eps * np.abs(worst.value[0]), NOISES * noise)
     jumps = np.flatnonzero((size > np.maximum(FELT, rounding)) & (np.maximum(*worst.value) >= lowest))
     return (told(probe, worst.some(jumps)),) if jumps.size else ()
 
@@ -123,7 +129,7 @@ def told(probe: Probe, jumps: Piece) -> Finding:
 def coordinates_of(probe: Probe, begin: np.ndarray, end: np.ndarray, jump: float) -> list[str]:
     """The coordinates of which each alone makes the jump; else the parameters that do."""
     names = probe.model.coordinates
-    parameters = [parameter_of(name) for name in names]
+    parameters = [probe.parameter_of(name) for name in names]
     for labels in (names, parameters) if len(names) <= MOST_TRIED else (parameters,):
         every = list(dict.fromkeys(labels))
         changed = np.array([[label == one for label in labels] for one in every])

@@ -22,6 +22,9 @@ from shoal.models.causes import cause
 BACK = {"float64": 1e-6, "float32": 1e-2}
 LOG_DET = {"float64": 1e-4, "float32": 0.1}
 STEP = {"float64": 1e-3, "float32": 3e-2}
+# Nearer to none than starts: there rows of a large correlation matrix have nothing left for the diagonal, and NumPyro's
+# maps, which subtract, do not come back.
+NEARER = 0.5
 # A larger matrix of derivatives is not looked at.
 MOST_ENTRIES = 2**22
 REMEDY = "It is the map that numpyro.distributions.biject_to has for the constraint {}: correct its {}."
@@ -63,6 +66,7 @@ def look(probe: Probe, points: Float[np.ndarray, "points dim"]) -> Maps:
     """Look at all the maps of a model at some points."""
     if probe.model.compiled.maps is None or not len(points):
         return Maps(math.nan, math.nan, (), ())
+    points = NEARER * points
     try:
         seen: dict[str, Seen] = probe.each("maps", AtPoint(probe.model), points)
     except Exception as error:  # A constraint of a user's own may do anything when it is traced.

@@ -90,16 +90,22 @@ class Probe:
         """The coordinates of each parameter, `[points, coordinates]`, in the order of the layout."""
         return np.split(position, np.cumsum([slot.size for slot in self.model.layout.slots])[:-1], axis=1)
 
+    def parameter_of(self, coordinate: str) -> str:
+        """The parameter of a coordinate: "beta" of "beta[3]", and "w[0]" where a parameter has that name."""
+        names = [slot.name for slot in self.model.layout.slots]
+        return coordinate if coordinate in names else coordinate.rpartition("[")[0]
+
     def told(self, point: Float[np.ndarray, " dim"], coordinates: Sequence[str]) -> str:
         """Where a point is, by some coordinates or parameters on their supports: "tau = 0.12, beta[3] = -1.3"."""
         values, slots = self.values(point[None]), {slot.name: slot for slot in self.model.layout.slots}
         said = []
         for coordinate in coordinates:
-            name, _, index = coordinate.partition("[")
+            name = self.parameter_of(coordinate)
+            index = coordinate.removeprefix(name).strip("[]")
             value = values[name][0]
             # A simplex has other numbers than coordinates, and is shown whole.
             if index and slots[name].free_shape == slots[name].shape:
-                value = value[tuple(int(number) for number in index.rstrip("]").split(","))]
+                value = value[tuple(int(number) for number in index.split(","))]
             words = np.array2string(np.asarray(value), precision=4, threshold=4, edgeitems=2)
             said.append(f"{coordinate} = {' '.join(words.split())}")
         return ", ".join(said)
@@ -135,11 +141,6 @@ class Probe:
 
         points = jax.ShapeDtypeStruct((BLOCK, self.model.dim), self.dtype)
         return jax.jit(block).lower(points, self.data).compile()
-
-
-def parameter_of(coordinate: str) -> str:
-    """The parameter of a coordinate: "beta" of "beta[3]"."""
-    return coordinate.partition("[")[0]
 
 
 def listed(names: Sequence[str], shown: int = 3) -> str:

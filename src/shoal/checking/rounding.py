@@ -9,6 +9,7 @@ smallest error on the way: chains will be somewhere along it.
 import math
 from typing import NamedTuple
 
+import jax
 import numpy as np
 from jaxtyping import Float
 
@@ -21,6 +22,10 @@ from shoal.diagnostics.findings import Finding
 APART, CHANGE = 10.0 ** np.arange(0, -5, -1), 5.0
 # Points of the way that are looked at, the last one among them, of so many at most.
 STAGES, STEPS = 3, 60
+# Of the minimiser: it has converged, or digits do not let it come nearer.
+ARRIVED = (0, 2)
+# By these names random numbers are drawn.
+RANDOM = ("random_bits", "threefry", "rng_bit_generator")
 # What the climb sees where the log density is not finite.
 FAR_BELOW = -1e100
 
@@ -49,7 +54,8 @@ def compare(single: Probe, double: Probe, starts: Float[np.ndarray, "starts dim"
         until: the time, by `time.perf_counter`, at which to climb no further.
     """
     starts = starts[: BLOCK // 2]
-    stages = [starts, *climb(double, starts, until)]
+    way, arrived = climb(double, starts, until)
+    stages = [starts, *way]
     pairs = [near(double, stage) for stage in stages]
     off = [error_at(single, double, some) for some in pairs]
     gradient = gradient_error(single, double, starts)
@@ -59,14 +65,19 @@ def compare(single: Probe, double: Probe, starts: Float[np.ndarray, "starts dim"
     least = min(known, key=lambda index: off[index])
     if off[least] <= FELT:
         return Rounding(off[least], gradient, ())
+    if draws_numbers(single):
+        return Rounding(math.nan, math.nan, (another(off[least]),))
+    near_starts = "" if arrived else " (near the starts: there was no time to come near a mode)"
     part, where = worst_part(single, double, pairs[least]), worst_coordinate(single, double, pairs[least])
     finding = Finding(
         kind="single",
         where=where,
         number=off[least],
         threshold=FELT,
+        # Far from where chains will be a log density is large, and its rounding with it.
+        blocking=arrived,
         words=f"In single precision differences of the log density are off by {off[least]:.2g}, and acceptances feel "
-        f"{FELT}. The derivative by {where} is off most{f', and of the terms {part}' * bool(part)}.",
+        f"{FELT}{near_starts}. The derivative by {where} is off most{f', and of the terms {part}' * bool(part)}.",
         remedy="Give precision='float64' (--precision float64). Or rewrite what loses digits: sums of large terms that "
         "cancel, constants of no use, a covariance matrix that is nearly singular, data far from zero.",
     )
@@ -95,8 +106,35 @@ def gradient_error(single: Probe, double: Probe, points: Float[np.ndarray, "poin
     return _median(np.linalg.norm(single.at(points)[1] - exact, axis=1) / np.linalg.norm(exact, axis=1))
 
 
-def climb(double: Probe, starts: Float[np.ndarray, "starts dim"], until: float) -> list[Float[np.ndarray, "1 dim"]]:
-    """Points on the way from the start with the highest log density to a mode, by conjugate gradients."""
+def draws_numbers(single: Probe) -> bool:
+    """Whether the log density draws random numbers, which are others in double."""
+    log_density, point = single.model.compiled.log_density, np.zeros(single.model.dim, single.dtype)
+    with single.precision():
+        traced = jax.make_jaxpr(lambda point, data: log_density(point, data))(point, single.data)
+    return any(word in str(traced) for word in RANDOM)
+
+
+def another(off: float) -> Finding:
+    """What is said of a log density that draws random numbers."""
+    return Finding(
+        kind="double",
+        where="log density",
+        number=off,
+        words="The log density draws random numbers, and they are others in double: differences of it are off by "
+        f"{off:.2g}. What single precision does to it was not looked at.",
+        remedy="Give the numbers as data, if they are to be the same in both.",
+        blocking=False,
+    )
+
+
+def climb(
+    double: Probe, starts: Float[np.ndarray, "starts dim"], until: float
+) -> tuple[list[Float[np.ndarray, "1 dim"]], bool]:
+    """Points on the way from the start with the highest log density to a mode, by conjugate gradients.
+
+    Returns:
+        The points, and whether the way has come to its end.
+    """
     from scipy.optimize import minimize
 
     way: list[np.ndarray] = []
@@ -112,9 +150,9 @@ def climb(double: Probe, starts: Float[np.ndarray, "starts dim"], until: float) 
             raise StopIteration
 
     best = starts[np.nan_to_num(double.at(starts)[0], nan=-np.inf).argmax()].astype(np.float64)
-    minimize(downhill, best, jac=True, method="CG", callback=step, options={"maxiter": STEPS})
+    ended = minimize(downhill, best, jac=True, method="CG", callback=step, options={"maxiter": STEPS})
     chosen = np.unique(np.linspace(0, len(way) - 1, STAGES + 1).astype(int)[1:]) if way else ()
-    return [way[index][None] for index in chosen]
+    return [way[index][None] for index in chosen], ended.status in ARRIVED
 
 
 def worst_part(single: Probe, double: Probe, pairs: Float[np.ndarray, "pairs dim"]) -> str:

@@ -22,6 +22,8 @@ from shoal.diagnostics.findings import Finding
 
 # A derivative that is wrong is usually wrong by a factor; approximations of functions are often good to 1e-6.
 RELATIVE = 1e-4
+# Derivatives that are off by less make longer chains of an adjusted sampler, and no others: loose adjoints of solvers.
+SEVERE = 1e-2
 # How many times its standard error a difference may be off: it is known to a factor.
 ERRORS = 10.0
 # Points at which to compare: more where that takes little, since a derivative may be wrong in some places only.
@@ -212,6 +214,7 @@ def told(probe: Probe, wrong: list[Wrong]) -> Iterator[Finding]:
             where=worst.direction.label,
             number=worst.size,
             threshold=RELATIVE,
+            blocking=worst.size > SEVERE,
             words=f"{worst.direction.label}: the derivative of the log density by {by} is {worst.claimed:.6g} at a "
             f"starting point as JAX has it, and {worst.measured:.6g} by differences (to {worst.error:.0e})."
             + (f" It is that of {part} which is wrong." if part else ""),

@@ -77,7 +77,7 @@ def measure(probe: Probe, position: Float[np.ndarray, "points dim"], until: floa
                 programs[placement.layout] = compiled(probe, placement)
             rate, memory = timed(probe, programs[placement.layout], placement, position)
         except jax.errors.JaxRuntimeError as error:
-            if not rates or "RESOURCE_EXHAUSTED" not in str(error):
+            if "RESOURCE_EXHAUSTED" not in str(error):
                 raise
             break
         rates.append(Rate(placement.num_chains, rate))

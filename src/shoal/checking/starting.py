@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Bool, Float
 
-from shoal.checking.probe import Probe, listed, parameter_of
+from shoal.checking.probe import Probe, listed
 from shoal.diagnostics.findings import Finding
 from shoal.models.formula import LOG_DET
 from shoal.randomness import root_key
@@ -18,6 +18,8 @@ POINTS = MOST_SUPERCHAINS
 MOST_LOST = 0.5
 # Coordinates that are tried one by one, and those that are named.
 MOST_BLAMED, SHOWN = 256, 3
+# Where a log density that is a straight line at the starts is looked at again.
+FAR_OUT = 10.0 ** np.arange(1, 9)
 
 REMEDIES = {
     "nan": "Look there for the logarithm or the root of a negative number, 0/0, or the difference of two infinities.",
@@ -63,7 +65,7 @@ def look(probe: Probe, double: Probe | None, seed: int) -> Starting:
     value, gradient = probe.at(position)
     finite = np.isfinite(value) & np.isfinite(gradient).all(1)
     seen = Starting(position, value, gradient, finite, ())
-    found = [*_not_finite(probe, double, seen), *_improper(probe, seen)]
+    found = [*_not_finite(probe, double, seen), *_improper(probe, double or probe, seen)]
     return replace(seen, findings=tuple(found))
 
 
@@ -112,13 +114,14 @@ def _trouble(probe: Probe, seen: Starting, bad: np.ndarray, kind: str) -> Findin
 def _culprits(probe: Probe, point: np.ndarray, gradient: np.ndarray) -> list[str]:
     """Coordinates to blame, where few are; else the parameters."""
     coordinates = np.array(probe.model.coordinates)
-    parameters = np.array([parameter_of(name) for name in coordinates])
+    parameters = np.array([probe.parameter_of(name) for name in coordinates])
     blamed = culprits_at(point, parameters, gradient, probe.is_finite)
     size = np.isin(parameters, blamed).sum()
     if not len(blamed) < size <= MOST_BLAMED:
         return blamed
     names = np.where(np.isin(parameters, blamed), coordinates, parameters)
-    closer = [name for name in culprits_at(point, names, gradient, probe.is_finite) if parameter_of(name) in blamed]
+    closer = culprits_at(point, names, gradient, probe.is_finite)
+    closer = [name for name in closer if probe.parameter_of(name) in blamed]
     return closer if 0 < len(closer) <= SHOWN else blamed
 
 
@@ -133,7 +136,16 @@ def _part(probe: Probe, point: np.ndarray) -> str:
     return " and ".join(bad) if len(bad) < len(parts) or len(parts) == 1 else ""
 
 
-def _improper(probe: Probe, seen: Starting) -> list[Finding]:
+def _straight_far_out(exact: Probe, point: np.ndarray, index: int) -> bool:
+    """Whether the log density is a straight line far beyond the starts, too: it may bend where the data are."""
+    points = np.repeat(point[None].astype(np.float64), 2 * len(FAR_OUT), 0)
+    points[:, index] = np.concatenate([FAR_OUT, -FAR_OUT])
+    slopes = exact.at(points)[1][:, index]
+    slopes = slopes[np.isfinite(slopes)]
+    return not slopes.size or np.ptp(slopes) <= 4 * np.finfo(exact.dtype).eps * np.abs(slopes).max()
+
+
+def _improper(probe: Probe, exact: Probe, seen: Starting) -> list[Finding]:
     """Coordinates in which the log density is a straight line: no such density has a finite integral."""
     # Where a density is zero at some, it may well be one: of an exponential law on a part of the line, say.
     if not seen.finite.all():
@@ -142,7 +154,8 @@ def _improper(probe: Probe, seen: Starting) -> list[Finding]:
     straight = np.ptp(slopes, axis=0) <= 4 * np.finfo(probe.dtype).eps * np.abs(slopes).max(0)
     found: dict[str, int] = {}
     for index in np.flatnonzero(straight):
-        found.setdefault(parameter_of(probe.model.coordinates[index]), int(index))
+        if _straight_far_out(exact, seen.position[0], int(index)):
+            found.setdefault(probe.parameter_of(probe.model.coordinates[index]), int(index))
     said = [(name, probe.model.coordinates[index], float(slopes[0, index])) for name, index in found.items()]
     return [
         Finding(
