@@ -20,6 +20,7 @@ from pathlib import Path
 
 import numpy as np
 
+from shoal.compile_cache import VARIABLE as CACHE
 from shoal.cores import VARIABLE
 
 FOLDER = Path(__file__).parent
@@ -48,10 +49,11 @@ def measured(name: str, seed: int) -> dict[str, float]:
 def apart(name: str, seed: int) -> dict[str, float] | None:
     """`measured` in a process of its own; None where it failed.
 
-    Shoal has JAX show a device for every core; peers get the one that JAX has by default.
+    Shoal has JAX show a device for every core; peers get the one that JAX has by default. Nobody takes the
+    compiled programs of an earlier process.
     """
     command = [sys.executable, __file__, "--one", name, str(seed)]
-    variables = dict(os.environ) if name.startswith("shoal") else {**os.environ, VARIABLE: "1"}
+    variables = {**os.environ, CACHE: "off", **({} if name.startswith("shoal") else {VARIABLE: "1"})}
     ended = subprocess.run(command, env=variables, capture_output=True, text=True, check=False)
     if ended.returncode:
         print(f"{name}, seed {seed}: {ended.stderr.strip().splitlines()[-1]}", flush=True)

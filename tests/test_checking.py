@@ -398,6 +398,18 @@ def test_names_with_brackets(check):
     assert {(finding.kind, finding.where) for finding in seen.findings} == {("jump", "w[1][0]"), ("improper", "w[2]")}
 
 
+def test_large_correlation_matrices_come_back(monkeypatch):
+    """At the starts themselves NumPyro's maps lose them."""
+    # Their log|J|, of 120 coordinates, takes seconds to compile.
+    monkeypatch.setattr(maps, "MOST_ENTRIES", 0)
+    of_them = {"a": shoal.param((16, 16), support=constraints.corr_matrix)}
+    probe = Probe(model(lambda p: p["a"].sum(), of_them), np.float64)
+    points = starting_points(probe.model.dim)[:32].astype(np.float64)
+    assert maps.look(probe, points).findings == ()
+    monkeypatch.setattr(maps, "NEARER", 1.0)
+    assert "round_trip" in {finding.kind for finding in maps.look(probe, points).findings}
+
+
 def test_a_model_that_refuses_double_is_looked_at_in_single(check):
     def log_density(p):
         assert p["a"].dtype == jnp.float32

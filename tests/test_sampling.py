@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import re
 
 import jax
 import jax.numpy as jnp
@@ -520,12 +521,13 @@ def test_log_density_that_is_finite_nowhere():
     assert "all" in message or "8 of 8" in message
 
 
-def test_parameter_to_blame_is_named():
+@pytest.mark.parametrize("name", ["width", "width[0]"])
+def test_parameter_to_blame_is_named(name):
     def narrow(params):
-        return -jnp.sum(params["a"] ** 2) + jnp.log(params["width"] - 7.0)
+        return -jnp.sum(params["a"] ** 2) + jnp.sqrt(params[name] - 7.0)
 
-    model = shoal.Model(params={"a": shoal.real(2), "width": shoal.unit_interval()}, log_density=narrow)
-    raises("width", model=model)
+    model = shoal.Model(params={"a": shoal.real(2), name: shoal.unit_interval()}, log_density=narrow)
+    raises(rf"{re.escape(name)} \(there {re.escape(name)} = ", model=model)
 
 
 def test_starts_that_are_drawn_again_are_a_finding():

@@ -161,7 +161,7 @@ def _redrawn(count: int, num_superchains: int) -> tuple[Finding, ...]:
 def _why_not_finite(model: Model, target: Target, point: np.ndarray, bad: int, points: int) -> str:
     """One paragraph: what is not finite, which parameter is to blame, and what to do."""
     log_density, gradient = (np.asarray(part)[0] for part in _value(target, jnp.asarray(point[None])))
-    names = np.array([name.partition("[")[0] for name in model.coordinates])
+    names = np.array(model.layout.parameters())
     what = f"the log density is {log_density}" if not np.isfinite(log_density) else "its gradient is not finite"
     is_finite = lambda trials: np.asarray(_is_finite(target, jnp.asarray(trials)))
     culprits = culprits_at(point, names, gradient, is_finite)

@@ -63,7 +63,7 @@ class Seen(NamedTuple):
 
 
 def look(probe: Probe, points: Float[np.ndarray, "points dim"]) -> Maps:
-    """Look at all the maps of a model at some points."""
+    """Look at all the maps of a model, at some points brought nearer to none."""
     if probe.model.compiled.maps is None or not len(points):
         return Maps(math.nan, math.nan, (), ())
     points = NEARER * points
@@ -199,7 +199,7 @@ def _wrong(probe: Probe, name: str, one: Seen, back: float, apart: np.ndarray) -
                 where=name,
                 number=outside / total,
                 threshold=0.0,
-                words=f"{name} is outside its support at {outside} of {total} starting points.",
+                words=f"{name} is outside its support at {outside} of {total} points.",
                 remedy=REMEDY.format(f"of {name}", "__call__, or the check of the constraint"),
             )
         )
@@ -211,7 +211,7 @@ def _wrong(probe: Probe, name: str, one: Seen, back: float, apart: np.ndarray) -
                 where=name,
                 number=float(apart[worst]),
                 threshold=LOG_DET[precision],
-                words=f"log|J| of the map of {name} onto its support is {one.claimed[worst]:.5g} at a starting point, "
+                words=f"log|J| of the map of {name} onto its support is {one.claimed[worst]:.5g} at some point, "
                 f"and {one.measured[worst]:.5g} by differences of the map: draws would be from another law.",
                 remedy=REMEDY.format(f"of {name}", "log_abs_det_jacobian"),
             )

@@ -92,7 +92,7 @@ class Probe:
 
     def parameter_of(self, coordinate: str) -> str:
         """The parameter of a coordinate: "beta" of "beta[3]", and "w[0]" where a parameter has that name."""
-        names = [slot.name for slot in self.model.layout.slots]
+        names = self.model.layout.names
         return coordinate if coordinate in names else coordinate.rpartition("[")[0]
 
     def told(self, point: Float[np.ndarray, " dim"], coordinates: Sequence[str]) -> str:

@@ -66,7 +66,7 @@ def compare(single: Probe, double: Probe, starts: Float[np.ndarray, "starts dim"
     if off[least] <= FELT:
         return Rounding(off[least], gradient, ())
     if draws_numbers(single):
-        return Rounding(math.nan, math.nan, (another(off[least]),))
+        return Rounding(math.nan, math.nan, (of_random_numbers(off[least]),))
     near_starts = "" if arrived else " (near the starts: there was no time to come near a mode)"
     part, where = worst_part(single, double, pairs[least]), worst_coordinate(single, double, pairs[least])
     finding = Finding(
@@ -114,7 +114,7 @@ def draws_numbers(single: Probe) -> bool:
     return any(word in str(traced) for word in RANDOM)
 
 
-def another(off: float) -> Finding:
+def of_random_numbers(off: float) -> Finding:
     """What is said of a log density that draws random numbers."""
     return Finding(
         kind="double",

@@ -116,15 +116,14 @@ def compare(probe: Probe, candidates: Float[np.ndarray, "candidates dim"], until
 
 def directions(probe: Probe, rng: np.random.Generator) -> Iterator[Direction]:
     """Parameters of many coordinates as wholes, so that none is left out; then coordinates, in random order."""
-    slots, labels = probe.model.layout.slots, probe.model.coordinates
+    slots, labels, parameters = probe.model.layout.slots, probe.model.coordinates, probe.model.layout.parameters()
     begin = np.cumsum([0, *(slot.size for slot in slots)])
     for slot, first in zip(slots, begin[:-1], strict=True):
         if slot.size > 1:
             index = np.arange(first, first + slot.size)
             yield Direction(slot.name, slot.name, index, rng.choice([-1.0, 1.0], slot.size))
     for coordinate in rng.permutation(probe.model.dim):
-        name = slots[np.searchsorted(begin, coordinate, "right") - 1].name
-        yield Direction(labels[coordinate], name, np.array([coordinate]), np.ones(1))
+        yield Direction(labels[coordinate], parameters[coordinate], np.array([coordinate]), np.ones(1))
 
 
 def settle(

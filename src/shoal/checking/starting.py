@@ -114,7 +114,7 @@ def _trouble(probe: Probe, seen: Starting, bad: np.ndarray, kind: str) -> Findin
 def _culprits(probe: Probe, point: np.ndarray, gradient: np.ndarray) -> list[str]:
     """Coordinates to blame, where few are; else the parameters."""
     coordinates = np.array(probe.model.coordinates)
-    parameters = np.array([probe.parameter_of(name) for name in coordinates])
+    parameters = np.array(probe.model.layout.parameters())
     blamed = culprits_at(point, parameters, gradient, probe.is_finite)
     size = np.isin(parameters, blamed).sum()
     if not len(blamed) < size <= MOST_BLAMED:
@@ -153,9 +153,10 @@ def _improper(probe: Probe, exact: Probe, seen: Starting) -> list[Finding]:
     slopes = seen.gradient
     straight = np.ptp(slopes, axis=0) <= 4 * np.finfo(probe.dtype).eps * np.abs(slopes).max(0)
     found: dict[str, int] = {}
-    for index in np.flatnonzero(straight):
-        if _straight_far_out(exact, seen.position[0], int(index)):
-            found.setdefault(probe.parameter_of(probe.model.coordinates[index]), int(index))
+    parameters = probe.model.layout.parameters()
+    for index in map(int, np.flatnonzero(straight)):
+        if parameters[index] not in found and _straight_far_out(exact, seen.position[0], index):
+            found[parameters[index]] = index
     said = [(name, probe.model.coordinates[index], float(slopes[0, index])) for name, index in found.items()]
     return [
         Finding(

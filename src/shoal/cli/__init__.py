@@ -1,4 +1,4 @@
-"""The command line: `shoal doctor`, `examples`, `check`, `sample`, `resume`, `status`, `summary`, `report`, `export`."""
+"""The command line: doctor, examples, check, sample, resume, status, summary, report, export."""
 
 import gc
 from collections.abc import Sequence

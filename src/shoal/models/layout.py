@@ -57,6 +57,10 @@ class Layout:
             for index in np.ndindex(slot.free_shape)
         )
 
+    def parameters(self) -> tuple[str, ...]:
+        """The parameter of every coordinate; names may have brackets of their own."""
+        return tuple(slot.name for slot in self.slots for _ in range(slot.size))
+
     def split(self, position: Any) -> dict[str, Any]:
         """The free value of every parameter.
 
