@@ -361,7 +361,7 @@ def test_no_other_error_sets_draws_aside(tmp_path, killed, monkeypatch):
 def test_a_kill_while_damage_is_made_good(tmp_path, killed, monkeypatch):
     """It goes on from there, and draws that could be read are not lost on the way."""
     monkeypatch.setattr("shoal.results.zarr_draws.FILE_BYTES", 16 * 4 * 4)
-    monkeypatch.setattr("shoal.results.zarr_draws.LEAST_ROOM", 1)
+    monkeypatch.setattr("shoal.results.zarr_draws.ROOM", 1)
     killed("sampling", 20, out=tmp_path / "run")
     count = shoal.load(tmp_path / "run").num_draws
     flip(tmp_path / "run" / "posterior" / "y" / "c" / "0" / "3")  # draws 12 to 15

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from shoal.samplers.nuts import NUTS as NUTS
     from shoal.sampling import resume as resume
     from shoal.sampling import sample as sample
+    from shoal.until import Until as Until
 
 __version__ = "0.1.0"
 
@@ -64,6 +65,7 @@ _HOMES = {
     "sample": "shoal.sampling",
     "simplex": "shoal.models.parameters",
     "start": "shoal.handle",
+    "Until": "shoal.until",
     "unit_interval": "shoal.models.parameters",
 }
 
@@ -80,6 +82,7 @@ __all__ = [
     "Model",
     "Parameter",
     "Result",
+    "Until",
     "check",
     "cholesky_corr",
     "examples",

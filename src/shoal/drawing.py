@@ -1,6 +1,7 @@
 """What follows the warmup of a run: draws, and where they go."""
 
 import time
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -8,6 +9,7 @@ import equinox as eqx
 import numpy as np
 
 from shoal.compiling import give_back
+from shoal.deciding import Decision, Sink, centre
 from shoal.diagnostics.findings import Finding
 from shoal.paths import by_path
 from shoal.results.background import BackgroundDraws
@@ -20,11 +22,10 @@ from shoal.results.so_far import SoFar
 from shoal.results.store import is_damaged, load, untold, warmup_draws
 from shoal.results.zarr_draws import ZarrDraws
 from shoal.run import compile_phase, drive, enter
-from shoal.session import Phase, Session
+from shoal.session import PRECISION, Phase, Session
 from shoal.warming import warmed
 from shoal.watching.record import Told
 
-type Sink = MemoryDraws | MemoryFolds | ZarrDraws
 type Known = tuple[int, Told | None]
 
 
@@ -44,11 +45,14 @@ def sampled(session: Session, settings: dict[str, Any]) -> Result:
     # Fetched before sampling: a device that fails there may give nothing back afterwards.
     tuning = by_path(warm.run.tuning)
     began = time.perf_counter()
-    sampling, capacity = session.sampling
+    sampling = session.sampling.program
     run = eqx.tree_at(lambda r: r.tuning, warm.run, request.sampler.frozen(warm.run.tuning))
+    run = enter(sampling, run, session.placement, request.num_samples)
+    centre(session, run)
+    sampling, capacity = session.sampling
     header = session.header(settings, warm.record, **warm.kept)
     with session.changing:
-        draws, phase = _opened(session, header, Phase(enter(sampling, run, session.placement, request.num_samples)))
+        draws, phase, looks = _opened(session, header, Phase(run))
     compile_phase(sampling, phase.run, session.placement, capacity)
     if request.folded:
         give_back()
@@ -56,7 +60,7 @@ def sampled(session: Session, settings: dict[str, Any]) -> Result:
     notes = (*session.starts.findings, *warm.findings)
     so_far = SoFar(draws, tuning, Timing(compiled, warm.seconds), warm.gradients, notes)
     session.expose(so_far if session.folder is None else replace(so_far, keep=session.folder.keep))
-    drawn = _drawn(session, phase, draws)
+    drawn = _drawn(session, phase, draws, Decision(session, header, looks))
     if request.folded:
         give_back()
     recovered = () if session.folder is None else tuple(session.folder.notes)
@@ -72,6 +76,7 @@ def sampled(session: Session, settings: dict[str, Any]) -> Result:
         tuning=tuning,
         interrupted=drawn.interrupted,
         notes=(*notes, *recovered, *drawn.findings),
+        judged=None if drawn.judged is None else (*notes, *recovered, *drawn.findings, *drawn.judged),
         moments=draws.moments(drawn.coordinates) if isinstance(draws, MemoryFolds | ZarrFolds) else None,
     )
     try:
@@ -85,10 +90,14 @@ def sampled(session: Session, settings: dict[str, Any]) -> Result:
 
 def _ended(session: Session) -> Result | None:
     """The result of a run that has all that is asked for, undamaged."""
-    folder, length = session.folder, session.request.num_kept
-    if folder is None or made(folder.path) != (length, length, True):
+    folder, until, length = session.folder, session.request.until, session.request.num_kept
+    if folder is None:
         return None
-    kept = folder.latest(length, whole=False)
+    there = made(folder.path)
+    asked_again = until is not None and there.until == until.as_dict()
+    if not there.finished or not (asked_again or (until is None and there.draws == there.asked == length)):
+        return None
+    kept = folder.latest(there.draws, whole=False)
     if kept is None or is_damaged(folder.path):
         return None
     session.check_log_density(kept.tree("ensemble"))
@@ -99,11 +108,11 @@ def _ended(session: Session) -> Result | None:
     return replace(whole, notes=untold(whole.notes, lost), judged=untold(whole.findings, lost))
 
 
-def _opened(session: Session, header: Header, phase: Phase) -> tuple[Sink, Phase]:
-    """Where draws go, and how far sampling has got there."""
+def _opened(session: Session, header: Header, phase: Phase) -> tuple[Sink, Phase, Mapping[str, np.ndarray]]:
+    """Where draws go, how far sampling has got there, and what is remembered of its looks."""
     folder, length, folded = session.folder, session.request.num_kept, session.request.folded
     if folder is None:
-        return MemoryFolds(header) if folded else MemoryDraws(length, header), phase
+        return MemoryFolds(header) if folded else MemoryDraws(length, header), phase, {}
     draws = (ZarrFolds if folded else ZarrDraws).reopened(folder.path, length, header)
     damage = draws.clear_damage()
     if damage:
@@ -117,7 +126,8 @@ def _opened(session: Session, header: Header, phase: Phase) -> tuple[Sink, Phase
     draws.rewind(count)
     if kept is not None and isinstance(draws, ZarrFolds):
         draws.restore(kept.facts["folds"], kept.tree("folds"))
-    return draws, phase
+    folding = PRECISION in phase.run.statistics and int(phase.run.statistics[PRECISION].count[0]) > 0
+    return draws, phase, kept.tree("looks") if kept is not None and folding else {}
 
 
 class Drawn(NamedTuple):
@@ -129,6 +139,7 @@ class Drawn(NamedTuple):
         interrupted: whether there are fewer than were asked for.
         findings: why, where nobody asked for that, and what the draws do not tell.
         coordinates: what is known of these where nothing else is kept.
+        judged: what was found when it was precise enough; None where that was not asked for, or not reached.
     """
 
     seconds: float
@@ -136,9 +147,10 @@ class Drawn(NamedTuple):
     interrupted: bool
     findings: tuple[Finding, ...]
     coordinates: dict[str, np.ndarray]
+    judged: tuple[Finding, ...] | None
 
 
-def _drawn(session: Session, phase: Phase, draws: Sink) -> Drawn:
+def _drawn(session: Session, phase: Phase, draws: Sink, decision: Decision) -> Drawn:
     """Make the draws that are missing."""
     run, done, seconds = phase
     sampling, capacity = session.sampling
@@ -150,19 +162,24 @@ def _drawn(session: Session, phase: Phase, draws: Sink) -> Drawn:
     ending: tuple[Finding, ...] = ()
     try:
         try:
-            for chunk in drive(sampling, run, session.placement, length, capacity, done):
+            decision.look(run, done)
+            chunks = drive(sampling, run, session.placement, length, capacity, done, decision.next_end)
+            for chunk in () if decision.ends(done, draws, sink.drain, told) else chunks:
                 done = chunk.done
                 values, stats = session.on_host(chunk)
                 seconds = phase.seconds + session.stop.clock() - began
                 told = session.told("sampling", sampling, chunk.run, done, length, seconds)
+                decision.look(chunk.run, done)
                 # Of a chunk without a draw that is kept, too: the run goes on from there.
-                sink.append(values, stats, session.archive(chunk.run, done, seconds))
+                sink.append(values, stats, session.archive(chunk.run, done, seconds, looks=decision.arrays))
                 if stats["lp"].shape[1]:
                     known = [*_from(known, sink.committed), (done // thinning, told)]
                     session.stop.something = True
                 session.tell(told, values)
                 if session.stop.pause.wanted:
                     sink.drain()
+                if decision.ends(done, draws, sink.drain, told):
+                    break
                 if done < length and session.stop.after_rest():
                     ending = (ended(done, length),) if session.stop.signal is None else ()
                     break
@@ -181,7 +198,10 @@ def _drawn(session: Session, phase: Phase, draws: Sink) -> Drawn:
     nothing = (0, 0), (), {}
     said = nothing if told is None else (told.evaluations, session.unkept(told), session.coordinates(told))
     gradients, unkept, coordinates = said
-    return Drawn(seconds, gradients, draws.committed * thinning < length, (*ending, *unkept), coordinates)
+    made_all = decision.judged is not None or draws.committed * thinning >= length
+    ending = (*ending, *decision.concluded(draws.committed * thinning, length))
+    findings = ending if decision.judged is not None else (*ending, *unkept)
+    return Drawn(seconds, gradients, not made_all, findings, coordinates, decision.judged)
 
 
 def _from(known: list[Known], committed: int) -> list[Known]:

@@ -7,20 +7,21 @@ import os
 import sys
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import numpy as np
 
 from shoal.durable.folder import RunFolder
 from shoal.models.model import Model
-from shoal.progress import ChunkReport, progress
+from shoal.progress import NOTHING_YET, ChunkReport, Progress, progress
 from shoal.request import Call, checked_call
 from shoal.results.result import Result
 from shoal.results.so_far import SoFar
 from shoal.samplers import Sampler
 from shoal.sampling import carried_out, held
 from shoal.stopping import Stop, stoppable
+from shoal.until import Until
 
 # What a program may have set for one thread, by JAX's name for it: the run computes under the same.
 SURROUNDINGS: dict[str, Callable[[Any], contextlib.AbstractContextManager[None]]] = {
@@ -32,39 +33,13 @@ SURROUNDINGS: dict[str, Callable[[Any], contextlib.AbstractContextManager[None]]
 }
 
 
-class Progress(NamedTuple):
-    """How far a run is.
-
-    Attributes:
-        phase: "starting" until there is something to tell, then "warmup" or "sampling".
-        done: iterations of this phase.
-        total: iterations that the phase is to have; None where it ends by itself.
-        acceptance: mean acceptance rate, between 0 and 1; NaN before it is known.
-        divergences: divergent transitions in sampling.
-        gradients_per_second: evaluations in this phase, all chains together; NaN before it is known.
-        r_hat: the worst nested R-hat; None before it is known.
-        seconds: of this phase, pauses not counted.
-    """
-
-    phase: str
-    done: int
-    total: int | None
-    acceptance: float
-    divergences: int
-    gradients_per_second: float
-    r_hat: float | None
-    seconds: float
-
-
-NOTHING_YET = Progress("starting", 0, None, float("nan"), 0, float("nan"), None, 0.0)
-
-
 def start(  # noqa: PLR0913  (the arguments of `shoal.sample`)
     model: Model,
     *,
     num_chains: int = 128,
     num_warmup: int | None = None,
-    num_samples: int = 500,
+    num_samples: int | None = None,
+    until: Until | None = None,
     sampler: str | Sampler = "auto",
     seed: int = 0,
     out: str | os.PathLike[str] | None = None,
@@ -93,6 +68,7 @@ def start(  # noqa: PLR0913  (the arguments of `shoal.sample`)
         num_chains: chains.
         num_warmup: draws of every chain in which the sampler is tuned.
         num_samples: draws of every chain after the warmup.
+        until: how precise the answer is to be where there is no such number.
         sampler: by name, or as an object.
         seed: of the run.
         out: a directory or a URL to keep the run in.
@@ -120,6 +96,7 @@ def start(  # noqa: PLR0913  (the arguments of `shoal.sample`)
         num_chains=num_chains,
         num_warmup=num_warmup,
         num_samples=num_samples,
+        until=until,
         sampler=sampler,
         seed=seed,
         out=out,

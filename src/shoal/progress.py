@@ -46,6 +46,33 @@ class ChunkReport(NamedTuple):
         return self.total is not None and self.done >= self.total
 
 
+class Progress(NamedTuple):
+    """How far a run is.
+
+    Attributes:
+        phase: "starting" until there is something to tell, then "warmup" or "sampling".
+        done: iterations of this phase.
+        total: iterations that the phase is to have; None where it ends by itself.
+        acceptance: mean acceptance rate, between 0 and 1; NaN before it is known.
+        divergences: divergent transitions in sampling.
+        gradients_per_second: evaluations in this phase, all chains together; NaN before it is known.
+        r_hat: the worst nested R-hat; None before it is known.
+        seconds: of this phase, pauses not counted.
+    """
+
+    phase: str
+    done: int
+    total: int | None
+    acceptance: float
+    divergences: int
+    gradients_per_second: float
+    r_hat: float | None
+    seconds: float
+
+
+NOTHING_YET = Progress("starting", 0, None, float("nan"), 0, float("nan"), None, 0.0)
+
+
 class Display(Protocol):
     """Somewhere to show reports."""
 

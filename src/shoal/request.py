@@ -18,6 +18,7 @@ from shoal.results.folded_draws import MOMENTS, NONE
 from shoal.results.made import check_zarr
 from shoal.samplers import Sampler, named
 from shoal.samplers.staged import Staged
+from shoal.until import Until
 from shoal.watching.watch import check_tensorboard
 
 DTYPES = {"float32": np.float32, "float64": np.float64}
@@ -33,6 +34,7 @@ class Request:
     Attributes:
         keep: names of what is computed of every draw; None for all.
         folded: "moments" or "none" where draws are folded and not kept.
+        until: how precise the answer is to be where the run ends by itself: `num_samples` is the most then.
     """
 
     sampler: Sampler
@@ -45,6 +47,7 @@ class Request:
     keep: tuple[str, ...] | None = None
     folded: str | None = None
     save_warmup: bool = False
+    until: Until | None = None
 
     @property
     def num_kept(self) -> int:
@@ -95,7 +98,8 @@ def checked_call(  # noqa: PLR0913  (the arguments of `shoal.sample`)
     *,
     num_chains: int,
     num_warmup: int | None,
-    num_samples: int,
+    num_samples: int | None,
+    until: Until | None,
     sampler: str | Sampler,
     seed: int,
     out: str | os.PathLike[str] | None,
@@ -117,8 +121,15 @@ def checked_call(  # noqa: PLR0913  (the arguments of `shoal.sample`)
         ValueError: one is out of its range.
         ModuleNotFoundError: draws cannot be kept on disk here; the message says how to install what is missing.
     """
-    request = checked(model, num_chains, num_warmup, num_samples, sampler, tuning, precision)
-    request = replace(keeping(request, model, thinning, keep), save_warmup=bool(save_warmup))
+    check_count("thinning", thinning, 1)
+    length, until = ending(num_samples, until, thinning)
+    if until is not None:
+        times = [seconds for seconds in (max_seconds, until.max_seconds) if seconds is not None]
+        max_seconds = min(times, default=None)
+    request = checked(model, num_chains, num_warmup, length, sampler, tuning, precision)
+    request = replace(keeping(request, model, thinning, keep), save_warmup=bool(save_warmup), until=until)
+    if until is not None:
+        check_errors(until, model)
     if save_warmup:
         check_coordinates(model)
         if request.folded is not None:
@@ -150,6 +161,37 @@ def checked_call(  # noqa: PLR0913  (the arguments of `shoal.sample`)
         max_seconds,
         bool(tensorboard),
     )
+
+
+def ending(num_samples: Any, until: Any, thinning: int) -> tuple[int, Until | None]:
+    """Draws of every chain, and how a run ends by itself, of which they are the most; None where it has them all.
+
+    Raises:
+        ValueError: both were given, or something else than an `Until`.
+    """
+    if until is not None and not isinstance(until, Until):
+        raise ValueError(
+            f"until: got {type(until).__name__}, expected shoal.Until(...), such as shoal.Until(ess=4000)."
+        )
+    if until is not None and num_samples is not None:
+        raise ValueError(
+            f"num_samples={num_samples!r} and until were both given: a run has a number of draws, or ends when it is "
+            "precise enough. The most draws that it may have are shoal.Until(max_samples=...)."
+        )
+    if num_samples is not None:
+        return num_samples, None
+    until = until or Until()
+    return max(until.max_samples - until.max_samples % thinning, thinning), until
+
+
+def check_errors(until: Until, model: Model) -> None:
+    """Refuse errors of what the model has not."""
+    known = (*model.parameter_names, *model.deterministic_names)
+    if unknown := [name for name in until.mcse if name not in known]:
+        raise ValueError(
+            f"Until(mcse=...): got {', '.join(map(repr, unknown))}, expected names of what the model '{model.name}' "
+            f"has: {', '.join(map(repr, known))}. One error counts for all numbers of a parameter."
+        )
 
 
 def checked(
@@ -201,7 +243,6 @@ def keeping(request: Request, model: Model, thinning: int, keep: Sequence[str] |
         ValueError: the model has no such quantity, the number of draws is no multiple of `thinning`, or there is
             nothing to thin.
     """
-    check_count("thinning", thinning, 1)
     draws = request.num_samples
     if draws % thinning:
         raise ValueError(

@@ -1,7 +1,7 @@
 """The one loop: from a run and what it is to do (`shoal.program`) to the run later."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import equinox as eqx
@@ -117,7 +117,8 @@ def enter(program: Program, run: Run, placement: Placement, length: int, learnin
     """
     folds = program.statistics
     ensemble = run.ensemble if folds else None
-    adaptation, statistics = _fresh(program.adaptation, folds, run.tuning, ensemble, placement.layout.mesh)
+    target = program.target if folds else None
+    adaptation, statistics = _fresh(program.adaptation, folds, run.tuning, ensemble, target, placement.layout.mesh)
     window = np.array([int(run.step) - (0 if learning else length), length], np.int32)
     root, window = placement.place((run.root, window), split=False)
     return Run(root, run.step, run.chain, run.ensemble, run.tuning, adaptation, statistics, window)
@@ -125,9 +126,9 @@ def enter(program: Program, run: Run, placement: Placement, length: int, learnin
 
 @compiled
 def _fresh(
-    adaptation: Adaptation, folds: dict[str, Statistic], tuning: PyTree, ensemble: PyTree, mesh: Mesh
+    adaptation: Adaptation, folds: dict[str, Statistic], tuning: PyTree, ensemble: PyTree, target: PyTree, mesh: Mesh
 ) -> tuple[PyTree, dict[str, PyTree]]:
-    fresh = adaptation.init(tuning), {name: fold.init(ensemble) for name, fold in folds.items()}
+    fresh = adaptation.init(tuning), {name: fold.init(ensemble, target) for name, fold in folds.items()}
     # Where `advance` leaves them: cut up by the host they would be moved by programs of their own.
     everywhere, chains = (NamedSharding(mesh, PartitionSpec(*axes)) for axes in ((), (CHAINS,)))
     return jax.lax.with_sharding_constraint(fresh, (everywhere, chains))
@@ -238,7 +239,8 @@ class _Sweep(NamedTuple):
         ensemble, draws = program.kernel.sweep(stream, run.step, ensemble, run.tuning, program.target)
 
         def fold(memories: dict[str, PyTree], draw: Transition) -> tuple[dict[str, PyTree], None]:
-            return {name: s.update(memories[name], draw) for name, s in program.statistics.items()}, None
+            folds, target = program.statistics, program.target
+            return {name: fold.update(memories[name], draw, target) for name, fold in folds.items()}, None
 
         statistics, _ = jax.lax.scan(fold, statistics, draws)
         kept = jax.vmap(program.keep, in_axes=(0, None))(draws, program.target)
@@ -291,7 +293,13 @@ class Chunk(NamedTuple):
 
 
 def drive(
-    program: Program, run: Run, placement: Placement, length: int, capacity: int, done: int = 0
+    program: Program,
+    run: Run,
+    placement: Placement,
+    length: int,
+    capacity: int,
+    done: int = 0,
+    next_end: Callable[[int], int] | None = None,
 ) -> Iterator[Chunk]:
     """A phase of `length` draws in chunks of about `CHUNK_SECONDS`; the host looks only between them.
 
@@ -304,18 +312,20 @@ def drive(
         length: draws of the phase.
         capacity: the most sweeps of a chunk.
         done: draws of the phase that have been made; whole sweeps.
+        next_end: from draws so far to the next number of draws at which a chunk is to end, by default that of all.
     """
     per_sweep = program.kernel.draws_per_sweep
-    sweeps = 1
+    wanted = 1
     while done < length:
-        sweeps = min(sweeps, capacity, -(-(length - done) // per_sweep))
+        end = length if next_end is None else min(length, next_end(done))
+        sweeps = min(wanted, capacity, -(-(end - done) // per_sweep))
         began = time.perf_counter()
         run, kept = jax.block_until_ready(advance(program, run, sweeps_as_array(sweeps), placement, capacity))
         seconds = time.perf_counter() - began
         draws = min(sweeps * per_sweep, length - done)
         done += draws
         yield Chunk(run, kept, draws, done, seconds)
-        sweeps = max(1, min(4 * sweeps, int(sweeps * CHUNK_SECONDS / max(seconds, 1e-6))))
+        wanted = max(1, min(4 * wanted, int(sweeps * CHUNK_SECONDS / max(seconds, 1e-6))))
 
 
 def prepare_phase(
@@ -355,8 +365,21 @@ def sweeps_as_array(sweeps: int) -> Int[Array, ""]:
 
 
 def report(
-    program: Program, run: Run, placement: Placement, superchain: Int[np.ndarray, " chains"]
+    program: Program,
+    run: Run,
+    placement: Placement,
+    superchain: Int[np.ndarray, " chains"],
+    names: Sequence[str] | None = None,
 ) -> dict[str, dict[str, Any]]:
-    """What the statistics say of all chains but those that fill up a tile, on the host."""
-    memories = on_host(run.statistics, placement)
-    return {name: fold.compute(memories[name], superchain) for name, fold in program.statistics.items()}
+    """What the statistics say of all chains but those that fill up a tile, on the host.
+
+    Args:
+        program: of the run.
+        run: where it is.
+        placement: of its chains.
+        superchain: which each of them belongs to.
+        names: of the statistics; all by default.
+    """
+    folds = {name: fold for name, fold in program.statistics.items() if names is None or name in names}
+    memories = on_host({name: run.statistics[name] for name in folds}, placement)
+    return {name: fold.compute(memories[name], superchain) for name, fold in folds.items()}

@@ -33,6 +33,7 @@ from shoal.session import SamplingPhase, Session, expected_tuning, recorded_sett
 from shoal.starts import Starts, default_superchains, dispersed, given
 from shoal.stopping import Stop, stoppable
 from shoal.target import Target
+from shoal.until import Until
 from shoal.watching.watch import watched
 
 
@@ -41,7 +42,8 @@ def sample(  # noqa: PLR0913  (the front door: each is a choice that users make)
     *,
     num_chains: int = 128,
     num_warmup: int | None = None,
-    num_samples: int = 500,
+    num_samples: int | None = None,
+    until: Until | None = None,
     sampler: str | Sampler = "auto",
     seed: int = 0,
     out: str | os.PathLike[str] | None = None,
@@ -71,7 +73,9 @@ def sample(  # noqa: PLR0913  (the front door: each is a choice that users make)
         num_warmup: draws of every chain in which the sampler is tuned. For "auto", whose warmup ends when
             it has settled, the most of them (2,000 by default); for others 500 by default. With `tuning` 0, and
             what is asked for is run with that tuning.
-        num_samples: draws of every chain after the warmup.
+        num_samples: draws of every chain after the warmup. By default the run ends by itself, when `until` holds.
+        until: how precise the answer is to be; `shoal.Until()` where neither this nor `num_samples` is given: 1,000
+            effective draws of every parameter and its square, in at most 10,000 draws of each chain.
         sampler: "auto" finds what samples the posterior best; others by name, or as an object with settings, such
             as `shoal.HMC(step_size=..., num_steps=...)`, which is set by hand.
         seed: every draw depends on the seed, the number of the draw and the number of the chain alone.
@@ -113,6 +117,7 @@ def sample(  # noqa: PLR0913  (the front door: each is a choice that users make)
         num_chains=num_chains,
         num_warmup=num_warmup,
         num_samples=num_samples,
+        until=until,
         sampler=sampler,
         seed=seed,
         out=out,
@@ -238,12 +243,13 @@ def _begun(folder: RunFolder, there: Beginning | None, asked: Beginning) -> None
     folder.compare(there.versions, versions())
 
 
-def resume(
+def resume(  # noqa: PLR0913  (the other front door)
     out: str | os.PathLike[str],
     model: Model | None = None,
     *,
     num_samples: int | None = None,
     add_samples: int | None = None,
+    until: Until | None = None,
     sampler: Sampler | None = None,
     progress_bar: bool = True,
     max_seconds: float | None = None,
@@ -259,8 +265,12 @@ def resume(
         out: the directory or the URL of the run, as it was given to `shoal.sample`.
         model: what it samples; it may be left out where it is one of the examples. Another posterior than that of the
             run is refused.
-        num_samples: draws of every chain that the whole run is to have; as many as it was last asked for by default.
-        add_samples: draws of every chain to add to what it was last asked for: a second call adds as many again.
+        num_samples: draws of every chain that the whole run is to have. By default what it was last asked for: a number
+            of draws, or a precision.
+        add_samples: draws of every chain to add to what it was last asked for: a second call adds as many again. To a
+            run that ends by itself, to what it has.
+        until: how precise the whole run is to be. Of a run that was not asked for a precision before, what it rests on
+            is folded from here on.
         sampler: where it is one of `shoal.from_blackjax`; others are known from the run.
         progress_bar: show progress.
         max_seconds: that this call may take, as for `shoal.sample`.
@@ -275,15 +285,16 @@ def resume(
     """
     place = place_of(out)
     with known_of(place) as known:
-        there, last_asked = beginning_of(known), made(known).asked
+        there, has = beginning_of(known), made(known)
     if there is None:
         state = "does not exist" if isinstance(place, Path) and not place.exists() else "has no run that can go on"
         raise ValueError(f"'{place}' {state}: give the directory that was given to shoal.sample as out.")
     settings = there.settings
     if model is None:
         model = _example(place, settings)
-    if num_samples is not None and add_samples is not None:
-        raise ValueError("num_samples and add_samples were both given: give one of them.")
+    given = {"num_samples": num_samples, "add_samples": add_samples, "until": until}
+    if len(both := [name for name, value in given.items() if value is not None]) > 1:
+        raise ValueError(f"{' and '.join(both)} were given: give one of them.")
     if add_samples is not None:
         check_count("add_samples", add_samples, 1)
     if sampler is None:
@@ -293,12 +304,19 @@ def resume(
         sampler = named(settings["sampler"], own)
     chosen = there.starts.chosen
     thinning = settings.get("thinning", 1)
-    asked = last_asked * thinning or settings["num_samples"]
+    last = has.until if has.asked else settings.get("until")
+    if add_samples is not None:
+        asked = has.draws if last else has.asked
+        num_samples = (asked * thinning or (0 if last else settings["num_samples"])) + add_samples
+    elif num_samples is None and until is None:
+        until = Until.from_dict(last) if last else None
+        num_samples = None if last else has.asked * thinning or settings["num_samples"]
     return sample(
         model,
         num_chains=settings["num_chains"],
         num_warmup=settings["num_warmup"],
-        num_samples=asked + (add_samples or 0) if num_samples is None else num_samples,
+        num_samples=num_samples,
+        until=until,
         sampler=sampler,
         seed=settings["seed"],
         out=place,

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import equinox as eqx
 import jax
 import numpy as np
+from jaxtyping import PyTree
 
 import shoal
 from shoal import compiling
@@ -19,7 +20,7 @@ from shoal.durable.folder import Checkpoint, RunFolder
 from shoal.durable.identity import log_density_differs, other_run
 from shoal.mesh import Placement
 from shoal.models.model import Model
-from shoal.paths import like
+from shoal.paths import by_path, like
 from shoal.program import KeepDraws, Program, Run
 from shoal.progress import ChunkReport
 from shoal.request import Request
@@ -32,7 +33,8 @@ from shoal.results.so_far import SoFar, unwatched
 from shoal.run import Chunk, on_host, prepare_phase, report, revived
 from shoal.samplers.arrays import tuning_from_arrays
 from shoal.starts import Starts
-from shoal.statistics import Health, Moments
+from shoal.statistics import ChainMeans, Health, Moments, Statistic
+from shoal.statistics.chain_means import stretches_for
 from shoal.stopping import Stop
 from shoal.target import Target
 from shoal.watching.record import LOG_DENSITY, Told, quantities, worst
@@ -47,6 +49,10 @@ FEW_KEPT, FEW_BYTES = 8, 2**26
 FOLDED_BYTES = 2**22
 
 
+# What the precision of a run that ends by itself rests on, by the name that it has among the statistics.
+PRECISION = "precision"
+
+
 class SamplingPhase(NamedTuple):
     """What is done once the tuning is fixed, and how many sweeps of it the device keeps before they go to the host."""
 
@@ -55,10 +61,16 @@ class SamplingPhase(NamedTuple):
 
     @classmethod
     def of(cls, request: Request, model: Model, target: Target, placement: Placement) -> "SamplingPhase":
-        kernel, folds = request.sampler.kernel(), {"health": Health(), "moments": Moments()}
+        kernel = request.sampler.kernel()
+        folds: dict[str, Statistic] = {"health": Health(), "moments": Moments()}
         position = jax.ShapeDtypeStruct((placement.num_padded, model.dim), request.dtype)
         values = eqx.filter_eval_shape(target.constrained, position)
         kept = [leaf for name, leaf in values.items() if request.keep is None or name in request.keep]
+        if request.until is not None:
+            names = tuple(dict.fromkeys((*model.parameter_names, *request.until.mcse)))
+            numbers = sum(values[name].size for name in names) // placement.num_padded
+            nowhere = np.zeros(numbers + 1 + model.dim, request.dtype)
+            folds[PRECISION] = ChainMeans(names, nowhere, stretches_for(request.num_chains))
         per_draw = sum(leaf.size * leaf.dtype.itemsize for leaf in kept)
         room = lambda size: size // max(per_draw, 1)
         if request.folded:
@@ -142,10 +154,10 @@ class Session:
         facts = {"step": int(run.step), "window": window, "done": done, "seconds": seconds, "whole": whole}
         return Checkpoint.of(facts, ensemble=ensemble, statistics=statistics, adaptation=run.adaptation, **trees)
 
-    def archive(self, run: Run, done: int, seconds: float) -> Archive | None:
+    def archive(self, run: Run, done: int, seconds: float, **trees: Any) -> Archive | None:
         """The checkpoint as it is written; None where nothing outlives the process."""
         whole = done % self.sampling.program.kernel.draws_per_sweep == 0
-        return None if self.folder is None else self.checkpoint(run, done, seconds, whole).archive
+        return None if self.folder is None else self.checkpoint(run, done, seconds, whole, **trees).archive
 
     def gone_on(self, run: Run, kept: Checkpoint) -> Phase:
         """A phase where a checkpoint has it.
@@ -156,15 +168,22 @@ class Session:
         """
         place, facts = self.placement.place, kept.facts
         tuning = run.tuning if "tuning" not in kept.trees else like(run.tuning, kept.tree("tuning"))
-        ensemble, statistics = (
-            like(tree, kept.tree(name)) for name, tree in (("ensemble", run.ensemble), ("statistics", run.statistics))
-        )
+        ensemble = like(run.ensemble, kept.tree("ensemble"))
+        statistics = {name: self._folded(name, memory, kept) for name, memory in run.statistics.items()}
         rows = place(jax.tree.map(self.placement.pad, statistics), split=True)
         adaptation = like(run.adaptation, kept.tree("adaptation"))
         adaptation, window = place((adaptation, np.array(facts["window"], np.int32)), split=False)
         gone = revived(self.placement, self.root, ensemble, facts["step"], tuning)
         gone = Run(gone.root, gone.step, gone.chain, gone.ensemble, gone.tuning, adaptation, rows, window)
         return Phase(gone, facts["done"], facts["seconds"])
+
+    def _folded(self, name: str, memory: PyTree, kept: Checkpoint) -> PyTree:
+        """What a checkpoint has of a statistic; what precision rests on begins here where it was not folded before."""
+        arrays = kept.tree("statistics").items()
+        own = {path.removeprefix(f"{name}."): array for path, array in arrays if path.startswith(f"{name}.")}
+        fresh = on_host(memory, self.placement)
+        shapes = lambda arrays: {path: array.shape for path, array in arrays.items()}
+        return fresh if name == PRECISION and shapes(own) != shapes(by_path(fresh)) else like(memory, own)
 
     def on_host(self, chunk: Chunk) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
         """What is kept of a chunk, `[chain, draw, *shape]`, without the chains that fill up a tile."""
@@ -176,13 +195,14 @@ class Session:
 
     def told(self, phase: str, program: Program, run: Run, done: int, total: int, seconds: float) -> Told:
         """How far a phase is."""
-        said = report(program, run, self.placement, self.starts.superchain)
+        names = [name for name in program.statistics if name != PRECISION]
+        said = report(program, run, self.placement, self.starts.superchain, names)
         health, spread = said["health"], said.get("moments")
         r_hat = None if spread is None else worst(spread["r_hat_nested"], "r_hat_nested")[0]
         chunk = ChunkReport(
             phase=phase,
             done=done,
-            total=total,
+            total=None if phase == "sampling" and self.request.until is not None else total,
             num_chains=self.request.num_chains,
             acceptance=float(health["acceptance"]),
             divergences=int(health["divergences"]),
@@ -275,6 +295,7 @@ def recorded_settings(
         "num_superchains": num_superchains,
         "num_warmup": request.num_warmup,
         "num_samples": request.num_samples,
+        **({} if request.until is None else {"until": request.until.as_dict()}),
         "seed": seed,
         "precision": request.precision,
         "tile": placement.layout.tile,

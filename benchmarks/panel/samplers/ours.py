@@ -10,6 +10,8 @@ from shoal.samplers import SAMPLERS
 
 from ..outcome import CHAINS, Count, Outcome, Problem, Seconds
 
+# Of each chain: rows of samplers that end by themselves say how much that takes.
+DRAWS = 500
 # In the order of the tables. Samplers that are set by hand are not compared.
 NAMES = ("auto", "chees", "nuts", "mams", "meads")
 # These ask for the value with every gradient; all others at the start and once for a draw.
@@ -29,6 +31,7 @@ class Ours:
             problem.model,
             sampler=self.name,
             num_chains=CHAINS,
+            num_samples=DRAWS,
             seed=problem.seed,
             precision=problem.target.precision,
             progress_bar=False,

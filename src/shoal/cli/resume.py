@@ -7,6 +7,7 @@ import click
 
 from shoal.cli import targets
 from shoal.cli.codes import as_json, debug, max_seconds, run_directory, tensorboard, usage
+from shoal.cli.precision import ending, until_of
 from shoal.cli.sample import concluded, use_cpu_devices
 
 
@@ -15,6 +16,7 @@ from shoal.cli.sample import concluded, use_cpu_devices
 @click.argument("target", required=False)
 @click.option("--num-samples", type=click.IntRange(min=1), help="Draws of each chain in all.  [default: as asked for]")
 @click.option("--add-samples", type=click.IntRange(min=1), help="Draws of each chain to add to those asked for.")
+@ending
 @click.option("--devices", type=click.IntRange(min=1), help="CPU devices to use.  [default: one per core]")
 @max_seconds
 @tensorboard
@@ -30,6 +32,7 @@ def resume(directory: str, target: str | None, **options: Any) -> int:
     \b
       shoal resume runs/breast_cancer
       shoal resume runs/breast_cancer --add-samples 1000
+      shoal resume runs/breast_cancer --ess 10000
     """
     use_cpu_devices(options["devices"])
     from shoal import sampling
@@ -38,6 +41,7 @@ def resume(directory: str, target: str | None, **options: Any) -> int:
     from shoal.objects import place_of
 
     with usage():
+        until = until_of(options)
         out = place_of(directory)
         with known_of(out) as known:
             there = beginning_of(known)
@@ -56,6 +60,7 @@ def resume(directory: str, target: str | None, **options: Any) -> int:
         model,
         num_samples=options["num_samples"],
         add_samples=options["add_samples"],
+        until=until,
         progress_bar=not (options["quiet"] or options["no_progress"]),
         max_seconds=options["max_seconds"],
         tensorboard=options["tensorboard"],

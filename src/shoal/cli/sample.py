@@ -24,11 +24,13 @@ from shoal.cli.codes import (
     tensorboard,
     usage,
 )
+from shoal.cli.precision import ending, until_of
 
 if TYPE_CHECKING:
     from shoal.objects import Objects
     from shoal.results.result import Result
     from shoal.samplers import Sampler
+    from shoal.until import Until
 
 PRECISIONS = ("float32", "float64")
 
@@ -41,13 +43,8 @@ PRECISIONS = ("float32", "float64")
     type=click.IntRange(min=0),
     help="Draws of each chain to tune in; for auto, the most.  [default: by sampler]",
 )
-@click.option(
-    "--num-samples",
-    type=click.IntRange(min=1),
-    default=500,
-    show_default=True,
-    help="Draws of each chain to keep.",
-)
+@click.option("--num-samples", type=click.IntRange(min=1), help="Draws of each chain, instead of a precision.")
+@ending
 @click.option(
     "--sampler",
     default="auto",
@@ -91,7 +88,7 @@ def sample(target: str, **options: Any) -> int:
     that returns one of these. `shoal examples` lists the examples.
 
     \b
-      shoal sample breast_cancer --num-chains 256 --out runs/wide
+      shoal sample breast_cancer --num-chains 256 --ess 4000 --out runs/wide
       shoal sample eight_schools --sampler hmc --set step_size=0.3 --set num_steps=10
       shoal sample model.py:model --seed 3 --json
     """
@@ -101,10 +98,11 @@ def sample(target: str, **options: Any) -> int:
     out = place_for(target, options["out"])
     use_cpu_devices(options["devices"])
     with usage():
+        until = until_of(options)
         recipe = recipe_named(options["sampler"], settings)
         check_warmup(recipe, options["num_warmup"])
     model = targets.resolve(target)
-    return concluded(lambda: run(model, recipe, out, options), out, options)
+    return concluded(lambda: run(model, recipe, until, out, options), out, options)
 
 
 def concluded(sampling: Callable[[], "Result"], out: "Path | Objects | None", options: dict[str, Any]) -> int:
@@ -143,7 +141,9 @@ def stopped(out: "Path | Objects | None", options: dict[str, Any], code: int) ->
     return code
 
 
-def run(model: Any, recipe: "Sampler", out: "Path | Objects | None", options: dict[str, Any]) -> "Result":
+def run(
+    model: Any, recipe: "Sampler", until: "Until | None", out: "Path | Objects | None", options: dict[str, Any]
+) -> "Result":
     """Sample, with the options of the command line."""
     from shoal import sampling
 
@@ -152,6 +152,7 @@ def run(model: Any, recipe: "Sampler", out: "Path | Objects | None", options: di
         num_chains=options["num_chains"],
         num_warmup=options["num_warmup"],
         num_samples=options["num_samples"],
+        until=until,
         sampler=recipe,
         seed=options["seed"],
         out=out,

@@ -14,7 +14,7 @@ from shoal.starts import log_density_at
 from shoal.target import Target
 
 # What a run may be prolonged by, and what the model is called and where it was found: these may differ.
-FREE = ("num_samples", "target", "model")
+FREE = ("num_samples", "until", "target", "model")
 # The log density of another program rounds otherwise, by some last digits of its terms. A normal prior of one parameter
 # that is 2% wider changes it by 0.016. Medians over chains: single ones may cancel badly.
 SAME_LOG_DENSITY, SAME_DIGITS = 0.01, 1e-5

@@ -63,8 +63,18 @@ def check_chunk(header: Header, values: Mapping[str, np.ndarray], stats: Mapping
     return next(iter(leading))[1]
 
 
+# Draws of a run that there is room for at first where nobody knows how many come; so many fit into a file of draws in
+# any case, since a run may be prolonged.
+ROOM = 500
+
+
+def first_room(header: Header, num_samples: int) -> int:
+    """Draws that arrays have room for at first: all that are asked for, where that is known."""
+    return min(num_samples, ROOM) if "until" in header.settings else num_samples
+
+
 class MemoryDraws:
-    """Keeps draws in memory, in arrays made once for the whole run.
+    """Keeps draws in memory, in arrays made once for the whole run, or larger ones where it ends by itself.
 
     Attributes:
         header: what is known about the run.
@@ -74,7 +84,7 @@ class MemoryDraws:
     def __init__(self, num_samples: int, header: Header) -> None:
         self.header = header
         self.committed = 0
-        self._room = num_samples
+        self._room = first_room(header, num_samples)
         self._values: dict[str, np.ndarray] = {}
         self._stats: dict[str, np.ndarray] = {}
 

@@ -62,6 +62,42 @@ def ended(made: int, asked: int) -> Finding:
     )
 
 
+def imprecise(made: int, most: int, lacks: str, given_up: bool = False) -> Finding:
+    """A run ended before it was as precise as was asked for.
+
+    Args:
+        made: draws of each chain.
+        most: that it might have made.
+        lacks: what kept it from ending by itself; empty where nothing had been looked at.
+        given_up: whether it ended because more draws would not mend what is found.
+
+    Returns:
+        A finding that does not block: whether the draws are enough for anything, others say.
+    """
+    if given_up:
+        return Finding(
+            kind="imprecise",
+            where="until",
+            number=made,
+            threshold=most,
+            words=f"Sampling ended after {count(made, 'draw')} of each chain, of at most {most:,}: more draws would "
+            "not mend what else is found here.",
+            remedy="Mend that first; with num_samples there are as many draws as are asked for.",
+            blocking=False,
+        )
+    why = f": {lacks.rstrip('.')}" if lacks else ""
+    return Finding(
+        kind="imprecise",
+        where="until",
+        number=made,
+        threshold=most,
+        words=f"Sampling ended after {count(made, 'draw')} of each chain, of at most {most:,}, before all that was "
+        f"asked for held{why}.",
+        remedy="Allow more draws (max_samples) or more time: a run in a directory goes on by shoal.resume.",
+        blocking=False,
+    )
+
+
 def unfinished(error: Exception, path: Any) -> Finding:
     """The draws are on disk, but what is written at the end of a run is not.
 

@@ -1,6 +1,7 @@
 """What a directory has of a run already."""
 
 import contextlib
+import json
 import tempfile
 import threading
 import warnings
@@ -86,12 +87,14 @@ class Made(NamedTuple):
     Attributes:
         draws: that its arrays and its journal have.
         asked: draws that it was last asked for; 0 where its warmup has not ended.
-        finished: whether it made them all.
+        finished: whether it made them all, or was precise enough.
+        until: how precise it was last asked to be, as of `Until.as_dict`; None where a number of draws was asked for.
     """
 
     draws: int = 0
     asked: int = 0
     finished: bool = False
+    until: dict[str, Any] | None = None
 
 
 def made(path: Path) -> Made:
@@ -102,7 +105,8 @@ def made(path: Path) -> Made:
         return Made()
     finished = attributes.get("finished", False) and not attributes["interrupted"]
     draws, asked = (int(attributes.get(name, 0)) for name in ("draws_committed", "num_samples"))
-    return Made(draws if finished else Journal(path).reach(draws), asked, finished)
+    until = json.loads(attributes.get("settings", "{}")).get("until")
+    return Made(draws if finished else Journal(path).reach(draws), asked, finished, until)
 
 
 def attributes_of(path: Path) -> dict[str, Any]:

@@ -19,7 +19,7 @@ import numpy as np
 from shoal.results.archive import Archive
 from shoal.results.coordinates import Labels, own_name, unlabelled, write_coordinates, write_labels
 from shoal.results.damage import find_damage
-from shoal.results.draws import Header, check_chunk
+from shoal.results.draws import ROOM, Header, check_chunk, first_room
 from shoal.results.journal import Journal, Part
 from shoal.results.json_text import to_json
 from shoal.results.made import SAMPLING, Kind, attributes_of, set_aside, unwarned, zarr_package
@@ -44,8 +44,6 @@ STORED_EVERY = 3.0
 PATIENCE = 20.0
 # ... unless so many bytes wait.
 MOST_WAITING = 2**25
-# Draws of a run that a file of draws has room for, though fewer were asked for: it may be prolonged.
-LEAST_ROOM = 500
 
 
 class ZarrDraws:
@@ -70,7 +68,8 @@ class ZarrDraws:
 
         Args:
             path: the directory of the run, which has no such groups yet.
-            num_samples: how many draws per chain are expected. Fewer are trimmed, more make the arrays longer.
+            num_samples: how many draws per chain are asked for, or may be. Fewer are trimmed, more make the arrays
+                longer.
             header: what is known about the run.
             kind: of the draws.
             labels: of the draws.
@@ -79,7 +78,7 @@ class ZarrDraws:
         self._root = zarr_package().open_group(str(self.path), mode="a", zarr_format=3, use_consolidated=False)
         self._groups = {name: self._root.create_group(name) for name in kind.groups}
         for group in self._groups.values():
-            write_coordinates(group, header, self._numbers(num_samples), labels, self._plain)
+            write_coordinates(group, header, self._numbers(self._room), labels, self._plain)
         self._root.attrs.update(self._first_attributes())  # last: a store without them was never whole
         self._consolidate()
 
@@ -131,7 +130,8 @@ class ZarrDraws:
         self.committed = self._stored = self._readable = 0
         self.mended = ""
         self._stored_at = time.monotonic()
-        self._room, self._pause = num_samples, STORED_EVERY
+        self._asked, self._room = num_samples, first_room(header, num_samples)
+        self._pause = STORED_EVERY
         self._waiting: list[Part] = []
         self._journal = Journal(self.path, kind.journal)
         self._arrays: dict[str, dict[str, Any]] = {name: {} for name in kind.groups}
@@ -200,7 +200,7 @@ class ZarrDraws:
             "inference_library": "shoal",
             "inference_library_version": self.header.versions.get("shoal", ""),
             "created_at": datetime.datetime.now(datetime.UTC).isoformat(),
-            "num_samples": self._room,
+            "num_samples": self._asked,
             "draws_committed": 0,
             "finished": False,
             "parameters": to_json(self.header.parameters),
@@ -234,7 +234,7 @@ class ZarrDraws:
 
     def _draws_per_chunk(self, chunk: np.ndarray) -> int:
         """Draws in one file of an array: as many as `FILE_BYTES` hold, whatever comes in one chunk of the run."""
-        return int(np.clip(FILE_BYTES // max(1, chunk[:, :1].nbytes), 1, max(LEAST_ROOM, self._room)))
+        return int(np.clip(FILE_BYTES // max(1, chunk[:, :1].nbytes), 1, max(ROOM, self._room)))
 
     def append(
         self,
@@ -277,7 +277,7 @@ class ZarrDraws:
     def _store(self, part: Part) -> None:
         """Write a chunk to the arrays, then its number to the attributes."""
         if part.end > self._room:
-            self._resize(part.end)
+            self._resize(max(part.end, min(2 * self._room, self._asked)))
         self._plain = plain_names((*part.values, *part.stats), self._plain)
         for group, chunk in zip(self._groups, (part.values, part.stats), strict=True):
             for name, value in chunk.items():

@@ -7,6 +7,7 @@ import numpy as np
 from jaxtyping import Int, PyTree
 
 from shoal.ensemble import Ensemble, Transition
+from shoal.target import Target
 
 Said = dict[str, np.ndarray | np.generic]
 
@@ -15,11 +16,11 @@ class Statistic(eqx.Module):
     """A fold over draws, chain by chain: it costs no communication while sampling."""
 
     @abc.abstractmethod
-    def init(self, ensemble: Ensemble) -> PyTree:
+    def init(self, ensemble: Ensemble, target: Target) -> PyTree:
         """The memory to begin with; every leaf has a leading axis of chains."""
 
     @abc.abstractmethod
-    def update(self, memory: PyTree, transition: Transition) -> PyTree:
+    def update(self, memory: PyTree, transition: Transition, target: Target) -> PyTree:
         """One draw of every chain of a tile later."""
 
     @abc.abstractmethod

@@ -7,6 +7,7 @@ from jaxtyping import Array, Float, Int
 
 from shoal.ensemble import Ensemble, Transition
 from shoal.statistics.base import Said, Statistic
+from shoal.target import Target
 
 
 class Health(Statistic):
@@ -21,11 +22,11 @@ class Health(Statistic):
         gradients: Int[Array, " chains"]
         paid: Int[Array, " chains"]
 
-    def init(self, ensemble: Ensemble) -> "Health.Memory":
+    def init(self, ensemble: Ensemble, target: Target) -> "Health.Memory":
         none = jnp.zeros(ensemble.log_density.shape, jnp.int32)
         return self.Memory(none, jnp.zeros_like(ensemble.log_density), none, none, none)
 
-    def update(self, memory: "Health.Memory", transition: Transition) -> "Health.Memory":
+    def update(self, memory: "Health.Memory", transition: Transition, target: Target) -> "Health.Memory":
         info = transition.info
         return self.Memory(
             memory.count + 1,

@@ -9,6 +9,7 @@ from shoal.diagnostics.effective import ess_of_spread
 from shoal.diagnostics.estimates import nested_of_moments, r_hat_of_spread
 from shoal.ensemble import Ensemble, Transition
 from shoal.statistics.base import Said, Statistic
+from shoal.target import Target
 
 # The spread of the means of so many chains tells the effective sample size to 37%; of fewer it is a guess.
 FEWEST_CHAINS = 16
@@ -24,11 +25,11 @@ class Moments(Statistic):
         mean: Float[Array, "chains quantities"]
         squares: Float[Array, "chains quantities"]
 
-    def init(self, ensemble: Ensemble) -> "Moments.Memory":
+    def init(self, ensemble: Ensemble, target: Target) -> "Moments.Memory":
         zeros = jnp.zeros_like(_quantities(ensemble))
         return self.Memory(zeros[:, 0], zeros, zeros)
 
-    def update(self, memory: "Moments.Memory", transition: Transition) -> "Moments.Memory":
+    def update(self, memory: "Moments.Memory", transition: Transition, target: Target) -> "Moments.Memory":
         count = memory.count + 1.0
         values = _quantities(transition.after)
         off = values - memory.mean

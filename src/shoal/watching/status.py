@@ -26,7 +26,7 @@ class Status(NamedTuple):
         holder: who writes it, or did last.
         phase: "starting", "warmup" or "sampling".
         draws: of each chain that are kept.
-        asked: draws of each chain that it is to have; None where it is not known.
+        asked: draws of each chain that it is to have; None where it is not known, as of a run that ends by itself.
         settings: of the run; empty where they cannot be read.
         metrics: the last that the run has told of itself; empty where it has told nothing.
         age: seconds since it last wrote something.
@@ -132,7 +132,7 @@ def _status(place: Path | Objects, run: Path, holder: Holder) -> Status:
         holder,
         phase,
         there.draws * thinning,
-        there.asked * thinning or settings.get("num_samples"),
+        None if "until" in settings else there.asked * thinning or settings.get("num_samples"),
         settings,
         metrics,
         _age(run, metrics),
