@@ -146,7 +146,8 @@ def summarise(draws: np.ndarray | InParts) -> dict[str, np.ndarray]:
         draws: `[chain, draw, *shape]`.
 
     Returns:
-        `mean`, `sd`, `mcse_mean`, `ess_bulk`, `ess_tail` and `r_hat`, each `[*shape]`.
+        `mean`, `sd`, `mcse_mean`, `ess_bulk`, `ess_tail` and `r_hat`, each `[*shape]`. The error is that of
+        `mcse_replicated`: that of `mcse_mean` was measured to be a fifth too small for 1,024 chains of 16 draws.
     """
     shape = draws.shape[2:]
     count = int(np.prod(shape))
@@ -161,7 +162,7 @@ def summarise(draws: np.ndarray | InParts) -> dict[str, np.ndarray]:
         rows, at = rows[told], np.arange(place.start, place.stop)[told]
         halves = split(rows)
         bulk, folded = normal_scores(halves)
-        columns["mcse_mean"][at] = columns["sd"][at] / np.sqrt(geyer_ess(halves))
+        columns["mcse_mean"][at] = columns["sd"][at] / np.sqrt(many_chain_ess(rows))
         columns["ess_bulk"][at] = geyer_ess(bulk)
         columns["ess_tail"][at] = _tail_ess(rows)
         if rows.shape[1] > 1:
@@ -282,8 +283,8 @@ def nested_of_moments(means: np.ndarray, variances: np.ndarray, ids: np.ndarray)
     """
     member = np.equal.outer(ids, np.arange(ids.max() + 1)).astype(float)
     size = member.sum(axis=0)
-    centre = means @ member / size
-    between = (means - centre[:, ids]) ** 2 @ member / np.maximum(size - 1, 1)
-    within = variances @ member / size
-    with np.errstate(divide="ignore", invalid="ignore"):
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+        centre = means @ member / size
+        between = (means - centre[:, ids]) ** 2 @ member / np.maximum(size - 1, 1)
+        within = variances @ member / size
         return np.sqrt(1 + centre.var(axis=1, ddof=1) / (within + between).mean(axis=1))
