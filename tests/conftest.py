@@ -56,17 +56,20 @@ def forget_programs():
     jax.clear_caches()
 
 
-# Modules about what surrounds the draws. That these are of the right law is the business of others.
-ABOUT_RUNS = {
-    "test_checking", "test_cli", "test_docs", "test_durable", "test_handle", "test_keeping", "test_moments",
-    "test_notebook", "test_objects", "test_store", "test_watching",
+# Modules about what surrounds the draws, and about tuning, which hold whatever XLA makes of a program. That it makes
+# the right law of it, and the same bits on any number of devices, is the business of the others.
+SOON_COMPILED = {
+    "test_adaptation", "test_blackjax", "test_checking", "test_cli", "test_docs", "test_durable", "test_ghmc",
+    "test_handle", "test_keeping", "test_laps", "test_mams", "test_meads", "test_modes", "test_moments", "test_narrow",
+    "test_notebook", "test_nuts", "test_objects", "test_store", "test_trajectory", "test_until", "test_warmup",
+    "test_watching",
 }  # fmt: skip
 
 
 @pytest.fixture(scope="module", autouse=True)
 def soon_compiled(request):
-    """There programs are compiled without XLA's dear passes: a quarter of the time of such tests."""
-    if request.module.__name__ not in ABOUT_RUNS:
+    """There programs are compiled without XLA's dear passes: a third of the time of such tests. Not in validation."""
+    if request.module.__name__ not in SOON_COMPILED or request.config.getoption("-m") == "slow":
         yield
         return
     with pytest.MonkeyPatch.context() as patch:

@@ -96,11 +96,13 @@ def founding():
     return shoal.sample(model, sampler="meads", num_samples=1000, progress_bar=False)
 
 
+@pytest.mark.slow
 def test_breast_cancer_converges(founding):
     assert founding.converged, founding
     assert founding.worst_ess > 1500
 
 
+@pytest.mark.slow
 def test_breast_cancer_agrees_with_the_reference(founding, targets):
     """Chains have forgotten their starts, so their means are independent: 122 checks at five standard errors."""
     reference = json.loads((targets / "breast_cancer_reference.json").read_text())["z"]

@@ -179,6 +179,7 @@ def _drawn(session: Session, phase: Phase, draws: Sink, decision: Decision) -> D
                 if session.stop.pause.wanted:
                     sink.drain()
                 if decision.ends(done, draws, sink.drain, told):
+                    session.show(told.chunk._replace(total=done))
                     break
                 if done < length and session.stop.after_rest():
                     ending = (ended(done, length),) if session.stop.signal is None else ()
