@@ -381,3 +381,54 @@ def test_findings_about_tails_come_last_and_never_block():
     assert [finding.kind for finding in found] == ["r_hat", "heavy_tail"]
     assert found[-1].threshold == trial.HEAVY
     assert "So have 3 more of the 4 numbers of theta" in found[-1].words
+
+
+# As rare as `docs/findings.md` says
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("tail", HEALTHY)
+def test_false_alarms_are_as_rare_as_said(shape, tail):
+    seen = Counter(finding.kind for seed in range(200) for finding in judge(*healthy(seed, shape, tail)))
+    heavy = seen.pop("heavy_tail", 0)
+    assert sum(seen.values()) <= 1
+    assert seen.keys() <= {"r_hat"}
+    assert heavy == (400 if tail == "cauchy" else 0)  # One of each variable.
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("step", [0.25, 1.1])
+def test_metropolis_walks_do_not_stick(shape, step):
+    chains, draws, _ = SHAPES[shape]
+    for seed in range(200):
+        z, rate = metropolis(np.random.default_rng(seed), chains, draws, 5, step)
+        assert sticking.stretches({"x": z}, -0.5 * (z**2).sum(axis=2), rate)[0] == ()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("share", [0.0005, 0.01])
+@pytest.mark.parametrize("numbers", [5, 60])
+def test_divergences_anywhere_hardly_ever_have_a_place(shape, share, numbers):
+    chains, draws, _ = SHAPES[shape]
+    for seed in range(200):
+        rng = np.random.default_rng(seed)
+        z = ar1(rng, chains, draws, (numbers,))
+        assert places.places({"x": z}, rng.random((chains, draws)) < share) == ()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("shape", SHAPES)
+def test_slow_chains_are_hardly_ever_taken_for_modes_and_walks_are_for_walks(shape):
+    chains, draws, ids = SHAPES[shape]
+    grouped, improper = 0, 0
+    for seed in range(200):
+        rng = np.random.default_rng(seed)
+        slow = [ar1(rng, chains, draws, (), rho) for rho in (0.95, 0.99, 0.999, 0.9999)]
+        walk = np.cumsum(rng.standard_normal((chains, draws)), axis=1)
+        grouped += sum(groups(z, ids) is not None for z in (*slow, walk))
+        improper += "improper" in {finding.kind for finding in judge({"walk": walk}, {}, ids)}
+    assert grouped <= (0 if shape == "many" else 6)
+    assert improper >= (180 if shape == "many" else 0)

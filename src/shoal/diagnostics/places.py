@@ -5,8 +5,8 @@ Of each quantity the ranks of these draws among all are looked at, as shares \(u
 one chain and one tenth of the run count as one, since a chain that is at such a place stays a while; with
 \(n_c\) of them in such a cluster, the sum of \(u - 1/2\) has a variance of at most \(\sum n_c^2 / 12\).
 
-Measured with divergences at random, 128 chains of 400 draws and 4 of 1,000 with an autocorrelation time of 3, 5 and 60
-quantities: named in 0 of 200 runs.
+Measured with divergences at random, 0.05% and 1% of the transitions, 128 chains of 400 draws and 4 of 1,000 with an
+autocorrelation time of 3, 5 and 60 quantities, 200 runs of each: no quantity named in 1,600.
 """
 
 import math

@@ -7,7 +7,9 @@ from 1 on the mean. From 0.7 on, these authors show, the mean of any number of d
 than its error tells. It does not matter what the tail does beyond the range that was visited: a log-normal with 3 for
 the standard deviation of its logarithm has all moments, and a mean of 50,000 draws of it is worth no more.
 
-MEASURED
+Measured over 200 runs of 5 quantities each with an autocorrelation time of 3, 128 chains of 400 draws and 4 of 1,000:
+no alarm of a normal, of a log-normal with 1 for the standard deviation of its logarithm, of Student's t with 3 degrees
+of freedom, whose variance exists; an alarm in all runs of a Cauchy quantity.
 """
 
 import numpy as np

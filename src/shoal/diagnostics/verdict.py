@@ -40,11 +40,15 @@ def judge(
     - nested R-hat over halves of superchains is at most 1.01, on normal scores, for location and scale. The
       published threshold \(\sqrt{1 + 1/M + \tau}\) asks for one effective draw from each of the M chains of a
       superchain: with M = 8 it is 1.06 and passes superchains that are a third of a standard deviation apart.
-      1.01 asks for about 50 effective draws in each half of a superchain, 1,600 with 16 superchains, whatever
-    M; - no superchain is significantly and by more than a quarter of a standard deviation off the others, and
-      the second half of the run is not off the first by more than a tenth (`shoal.diagnostics.mixing`);
+      1.01 asks for about 50 effective draws in each half of a superchain, 1,600 with 16 superchains, whatever M;
+    - no superchain is significantly and by more than a quarter of a standard deviation off the others, and
+      the second half of the run is not off the first by more than a tenth, nor spreads without an end
+      (`shoal.diagnostics.mixing`);
     - at least 400 effective draws, for location and for scale;
     - all draws are finite.
+
+    Where superchains disagree, groups of them are looked for (`shoal.diagnostics.modes`). Tails that are so heavy that
+    a mean says nothing, or known less well than the middle (`shoal.diagnostics.tails`), are told and do not block.
 
     For chains: none stood still through the last half of the run, none is far away in log density, at
     most one transition in 200 diverged, and at most one draw in 200 is of a stretch on one value that rejections do not
