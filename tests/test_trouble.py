@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from shoal.diagnostics import mixing, modes, places, sticking, tails, trial, verdict
+from shoal.diagnostics import grouping, mixing, places, sticking, tails, trial, verdict
 from shoal.diagnostics.estimates import ess_tail
 from shoal.diagnostics.findings import Finding
-from shoal.diagnostics.modes import groups
+from shoal.diagnostics.grouping import groups
 from shoal.diagnostics.rows import row_of
 from shoal.diagnostics.sticking import longest_allowed
 from shoal.diagnostics.verdict import judge
@@ -152,8 +152,8 @@ def nothing(*_, **__):
 BLIND = {
     "neck": (places, "_ranks", lambda some, among: np.full(len(some), 0.5)),
     "both ends": (places, "STRETCHES", 0),
-    "two modes": (modes, "GAP", 8.0),
-    "divided": (modes, "STRAYS", -1.0),
+    "two modes": (grouping, "GAP", 8.0),
+    "divided": (grouping, "STRAYS", -1.0),
     "heavy": (tails, "ERRORS", 50.0),
     "tails": (mixing, "tail_ess", lambda scores: np.full(len(scores), 1e4)),
     "one stretch": (sticking, "ALLOWANCE", 0.01),
@@ -236,7 +236,7 @@ def test_slow_chains_of_one_mode_make_no_groups(rho, shape):
 def test_two_of_four_slow_chains_are_near_each_other_by_chance(monkeypatch):
     found = lambda: [groups(ar1(np.random.default_rng(seed), 4, 1000, (), 0.999), np.arange(4)) for seed in range(60)]
     assert found() == [None] * 60
-    monkeypatch.setattr(modes, "MANY", 1)
+    monkeypatch.setattr(grouping, "MANY", 1)
     assert any(found())
 
 

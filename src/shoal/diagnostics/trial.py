@@ -7,8 +7,8 @@ import numpy as np
 
 from shoal.diagnostics.estimates import MIN_DRAWS
 from shoal.diagnostics.findings import Finding, count, name_chains
+from shoal.diagnostics.grouping import Groups, groups
 from shoal.diagnostics.mixing import APART, DRIFT, Mixing
-from shoal.diagnostics.modes import Groups, groups
 from shoal.diagnostics.rows import InParts, row_of
 from shoal.diagnostics.tails import HEAVY
 

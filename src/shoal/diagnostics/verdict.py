@@ -47,8 +47,8 @@ def judge(
     - at least 400 effective draws, for location and for scale;
     - all draws are finite.
 
-    Where superchains disagree, groups of them are looked for (`shoal.diagnostics.modes`). Tails that are so heavy that
-    a mean says nothing, or known less well than the middle (`shoal.diagnostics.tails`), are told and do not block.
+    Where superchains disagree, groups of them are looked for (`shoal.diagnostics.grouping`). Tails that are so heavy
+    that a mean says nothing, or known less well than the middle (`shoal.diagnostics.tails`), are told and do not block.
 
     For chains: none stood still through the last half of the run, none is far away in log density, at
     most one transition in 200 diverged, and at most one draw in 200 is of a stretch on one value that rejections do not
