@@ -213,6 +213,10 @@ def test_two_numbers_that_tell_are_drawn_against_each_other() -> None:
     assert [axis.label for axis in telling(some)] == ["theta[2]", "tau"]
     np.testing.assert_array_equal(telling(some)[0].values, some.draws["theta"][..., 2])
     assert telling(run_of(healthy)) == []
+    # There is nothing else to draw it against.
+    lone = run_of(neck)
+    lone.sample_stats["lp"][0, 0] = np.nan
+    assert telling(lone) == []
 
 
 def test_numbers_along_the_run_end_with_those_of_the_verdict() -> None:

@@ -254,6 +254,20 @@ def test_groups_of_different_width_and_a_stray():
     assert 9 < found.width < 11
 
 
+def test_some_chains_that_go_from_mode_to_mode_do_not_hide_the_modes(monkeypatch):
+    rng = np.random.default_rng(0)
+    row = rng.standard_normal((CHAINS, DRAWS)) + np.where(IDS < 6, -4.0, 4.0)[:, None]
+    for chain in (3, 17, 60, 100):
+        row[chain, DRAWS // 2 + 20 * (chain % 7) :] *= -1
+    row[5, DRAWS // 2 :: 2] *= -1
+    found = groups(row, IDS)
+    assert found is not None
+    np.testing.assert_allclose(found.centres, [-4, 4], atol=0.1)
+    assert found.members[5] == -1 or found.divided >= 3
+    monkeypatch.setattr(grouping, "BESIDE", 1)
+    assert groups(row, IDS) is None
+
+
 def test_a_superchain_in_a_mode_of_its_own_names_the_groups():
     draws, statistics, ids = healthy()
     draws["tau"][ids == 3] += 8

@@ -1,7 +1,7 @@
 """Groups that chains fall into where superchains disagree: modes, between which chains do not go.
 
 Chains are put in order by the medians of the second half of their draws, and cut where two neighbours are farther
-apart than three times the wider of the two. Groups count where the chains within each agree with each other, nearly
+apart than three times the width of chains there. Groups count where the chains within each agree with each other, nearly
 all chains are in one, and each has the chains of half a superchain at least: chains that hardly move are strewn all
 over a posterior of one mode, and make no such groups.
 
@@ -19,6 +19,8 @@ GAP = 3.0
 # Of an interquartile range in a standard deviation, for a normal.
 RANGE = 1.349
 STRAYS = 0.05
+# Chains on each side of a gap whose median width counts: a chain that went from mode to mode is as wide as the gap.
+BESIDE = 9
 # Two of four chains are near each other by chance: the fewer there are, the better those of a group have to agree. From
 # so many more than there are groups, within the standard deviation of a chain.
 MANY = 16
@@ -62,9 +64,8 @@ def groups(row: np.ndarray, ids: np.ndarray) -> Groups | None:
     low, medians, high = np.quantile(late, (0.25, 0.5, 0.75), axis=1)
     widths = (high - low) / RANGE
     order = np.argsort(medians)
-    wider = np.maximum(widths[order][1:], widths[order][:-1])
     number = np.zeros(len(row), int)
-    number[order[1:]] = np.cumsum(np.diff(medians[order]) > GAP * wider)
+    number[order[1:]] = np.cumsum(np.diff(medians[order]) > GAP * _widths_beside_gaps(widths[order]))
     least = max(2, len(row) / (ids.max() + 1) / 2)
     sizes = np.bincount(number)
     kept = np.flatnonzero(sizes >= least)
@@ -85,3 +86,10 @@ def groups(row: np.ndarray, ids: np.ndarray) -> Groups | None:
         divided=sum(len(where) > 1 for where in visited),
         members=members,
     )
+
+
+def _widths_beside_gaps(widths: np.ndarray) -> np.ndarray:
+    """Of chains in order, for each gap that of the side that is wider."""
+    padded = np.pad(widths, BESIDE, constant_values=np.nan)
+    medians = np.nanmedian(np.lib.stride_tricks.sliding_window_view(padded, BESIDE)[1:-1], axis=1)
+    return np.maximum(medians[: len(widths) - 1], medians[BESIDE:])

@@ -127,8 +127,9 @@ def telling(result: "Result") -> list[Axis]:
         Axis(result.labels(place.name)[place.quantity], row_of(variable(result.draws, place.name), place.quantity))
         for place in found
     ]
-    if len(axes) == 1 and "lp" in result.sample_stats:
-        axes.append(Axis("log density", np.asarray(result.sample_stats["lp"])))
+    lp = np.asarray(result.sample_stats.get("lp", np.nan))
+    if len(axes) == 1 and np.isfinite(lp).all():
+        axes.append(Axis("log density", lp))
     return axes if len(axes) == 2 else []
 
 
@@ -177,7 +178,7 @@ def _some(which: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 def _reach(values: np.ndarray, diverging: np.ndarray) -> tuple[float, float]:
     """What is shown: nearly all draws, and nearly all divergent ones."""
-    bounds = [np.nanquantile(values, (0.001, 0.999)), np.nanquantile(values[diverging], (0.01, 0.99))]
+    bounds = [np.quantile(values, (0.001, 0.999)), np.quantile(values[diverging], (0.01, 0.99))]
     low, high = float(min(low for low, _ in bounds)), float(max(high for _, high in bounds))
     return (low, high) if low < high else (low - 1, high + 1)
 
