@@ -1,9 +1,9 @@
-"""Groups that chains fall into where superchains disagree: modes, between which chains do not go.
+"""Groups that chains fall into where superchains disagree: modes, between which they hardly go.
 
 Chains are put in order by the medians of the second half of their draws, and cut where two neighbours are farther
-apart than three times the width of chains there. Groups count where the chains within each agree with each other, nearly
-all chains are in one, and each has the chains of half a superchain at least: chains that hardly move are strewn all
-over a posterior of one mode, and make no such groups.
+apart than three times the width of the chains there. Groups count where the chains within each agree with each other,
+nearly all chains are in one, and each has the chains of half a superchain at least: chains that hardly move are strewn
+all over a posterior of one mode, and make no such groups.
 
 Measured where superchains disagree since chains of one normal mode are slow, with autocorrelations of 0.95, 0.99, 0.999
 and 0.9999 and random walks, 200 runs of each: taken for groups in none of 1,000 with 128 chains of 400 draws in 16
