@@ -254,6 +254,15 @@ def test_groups_of_different_width_and_a_stray():
     assert 9 < found.width < 11
 
 
+def test_groups_are_told_of_once():
+    draws, statistics, ids = divided_superchains()
+    draws["tau"][(ids < 4) & (np.arange(CHAINS) % 3 == 1)] += 6
+    found = {finding.kind: finding for finding in judge(draws, statistics, ids)}
+    assert "groups between" in found["r_hat"].words
+    assert "groups between" not in found["ess"].words
+    assert found["ess"].remedy == trial.GROUPED
+
+
 def test_some_chains_that_go_from_mode_to_mode_do_not_hide_the_modes(monkeypatch):
     rng = np.random.default_rng(0)
     row = rng.standard_normal((CHAINS, DRAWS)) + np.where(IDS < 6, -4.0, 4.0)[:, None]

@@ -19,6 +19,7 @@ LONGER = (
     "and initial_positions=)"
 )
 SPREADS = "More draws will not help while it spreads: look at that first."
+GROUPED = "More draws will not help while chains are in groups: look at that first."
 WEIGHTS = (
     "These look like modes, and more draws will not help. Their weights cannot be trusted, since a group has as many "
     "chains as began near it, and neither can means and quantiles over all; within a group they can. Compare the "
@@ -44,6 +45,8 @@ class Variable:
     ) -> None:
         self.name, self.names, self.values, self.ids, self.troubled = name, names, values, ids, troubled
         self.groups = int(ids.max()) + 1
+        # Numbers whose modes have been told of: once is enough.
+        self.told: set[int] = set()
 
     def say(self, numbers: Mixing) -> Iterator[Finding]:
         """Find.
@@ -140,7 +143,10 @@ class Variable:
         )
 
     def _modes(self, number: int) -> Groups | None:
-        return groups(np.asarray(row_of(self.values, number), float), self.ids)
+        found = groups(np.asarray(row_of(self.values, number), float), self.ids)
+        if found is not None:
+            self.told.add(number)
+        return found
 
     def _apart(self, numbers: Mixing) -> Finding:
         worst = int(numbers.apart.argmax())
@@ -239,8 +245,11 @@ class Variable:
         value = float(numbers.ess[worst])
         longer = 1.25 * MIN_ESS / max(value, 1.0)
         others = self._more(bad, "So has", "So have")
-        modes = self._modes(worst)
-        if modes is not None:
+        known = worst in self.told
+        modes = None if known else self._modes(worst)
+        if known:
+            remedy = GROUPED
+        elif modes is not None:
             remedy = WEIGHTS
         elif numbers.growing[worst]:
             remedy = SPREADS
