@@ -9,7 +9,8 @@ the standard deviation of its logarithm has all moments, and a mean of 50,000 dr
 
 Measured over 200 runs of 5 quantities each with an autocorrelation time of 3, 128 chains of 400 draws and 4 of 1,000:
 no alarm of a normal, of a log-normal with 1 for the standard deviation of its logarithm, of Student's t with 3 degrees
-of freedom, whose variance exists; an alarm in all runs of Cauchy quantities, and with one such quantity and 4 chains in 184.
+of freedom, whose variance exists; an alarm in all runs of Cauchy quantities, with one such quantity and 4 chains in
+184.
 """
 
 import numpy as np
