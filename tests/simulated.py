@@ -15,6 +15,20 @@ def ar1(rng: np.random.Generator, chains: int, draws: int, shape: tuple[int, ...
     return np.asarray(lfilter([1.0], [1.0, -rho], noise, axis=1))
 
 
+def metropolis(
+    rng: np.random.Generator, chains: int, draws: int, dim: int, step: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """A stationary Metropolis walk on a standard normal, and its acceptance rates, `[chain, draw]`."""
+    at, path, rates = rng.standard_normal((chains, dim)), [], []
+    for _ in range(draws):
+        proposed = at + step * rng.standard_normal(at.shape)
+        rate = np.minimum(1.0, np.exp(0.5 * (at**2 - proposed**2).sum(axis=1)))
+        at = np.where((rng.random(chains) < rate)[:, None], proposed, at)
+        path.append(at)
+        rates.append(rate)
+    return np.stack(path, axis=1), np.stack(rates, axis=1)
+
+
 def sample_stats(lp: np.ndarray, dtype: type = np.float32) -> dict[str, np.ndarray]:
     """What a well-behaved sampler would report beside this log density."""
     shape = lp.shape

@@ -119,7 +119,7 @@ def test_help_imports_nothing_heavy(arguments: list[str]) -> None:
     assert not [name for name in HEAVY if repr(name) in seen.stderr]
 
 
-@pytest.mark.parametrize("command", [(), ("sample",), ("resume",), ("export",)])
+@pytest.mark.parametrize("command", [(), ("sample",), ("resume",), ("diagnose",), ("export",)])
 def test_help_shows_examples_line_by_line(command: tuple[str, ...], capsys: pytest.CaptureFixture[str]) -> None:
     assert main([*command, "--help"]) == 0
     shown = capsys.readouterr().out

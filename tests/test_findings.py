@@ -41,6 +41,11 @@ def run(seed: int, change=None, draws: int = 400, tail: str = "normal", **stats_
     return judge(values, {**sample_stats(lp), **stats_}, IDS)
 
 
+def but_heavy_tails(found) -> list[Finding]:
+    """All others: two of these kinds of draws have tails of which no mean is to be trusted, and are told so."""
+    return [finding for finding in found if finding.kind != "heavy_tail"]
+
+
 def shift_superchain(z):
     z[IDS == 3, :, 0] += 0.5
 
@@ -71,7 +76,9 @@ def spread(z):
 
 @pytest.mark.parametrize("tail", TAILS)
 def test_stationary_chains_are_converged(tail):
-    assert [finding for seed in range(5) for finding in run(seed, tail=tail)] == []
+    found = [finding for seed in range(5) for finding in run(seed, tail=tail)]
+    assert but_heavy_tails(found) == []
+    assert bool(found) is (tail != "normal")
 
 
 @pytest.mark.parametrize("tail", TAILS)
@@ -90,7 +97,7 @@ def test_trouble_in_one_quantity_is_found(change, kinds, tail):
     for seed in range(3):
         found = run(seed, change, tail=tail)
         assert any(finding.blocking and finding.kind in kinds and finding.where == "tau" for finding in found)
-        assert not any(finding.where.startswith("beta") for finding in found)
+        assert not any(finding.where.startswith("beta") for finding in but_heavy_tails(found))
 
 
 def test_frozen_chain_is_named():
@@ -162,7 +169,7 @@ def test_neck_is_found_whatever_the_tail_is_like(lowest, tail):
             z[chain, begin : begin + 25, 0] = (-1.0 if lowest else 1.0) * rng.uniform(3.5, 4.5, 25)
         acceptance[:] = in_the_tail(z, 0.4, lowest)
 
-    (finding,) = run(0, visit, tail=tail, acceptance_rate=acceptance)
+    (finding,) = but_heavy_tails(run(0, visit, tail=tail, acceptance_rate=acceptance))
     assert (finding.kind, finding.where, finding.blocking) == ("neck", "tau", True)
     assert 0.35 < finding.number < 0.45
     assert ("lowest" if lowest else "highest") in finding.words

@@ -11,6 +11,7 @@ import click
 from shoal import __version__
 from shoal.cli.check import check
 from shoal.cli.codes import DONE, FAILED, INTERRUPTED
+from shoal.cli.diagnose import diagnose
 from shoal.cli.doctor import doctor
 from shoal.cli.examples import examples
 from shoal.cli.export import export
@@ -42,11 +43,12 @@ def shoal(debug: bool) -> None:
       shoal doctor
       shoal check breast_cancer
       shoal sample breast_cancer --out runs/breast_cancer
+      shoal diagnose runs/breast_cancer
       shoal report runs/breast_cancer
     """
 
 
-for command in (doctor, examples, check, sample, resume, status, summary, report, export):
+for command in (doctor, examples, check, sample, resume, status, summary, diagnose, report, export):
     shoal.add_command(command)
 for command in (shoal, *shoal.commands.values()):
     # Before lines that are to stay as they are click looks for the character itself, which a docstring spells.

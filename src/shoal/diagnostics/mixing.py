@@ -21,6 +21,7 @@ from scipy.special import stdtrit
 from shoal.diagnostics.effective import many_chain_ess
 from shoal.diagnostics.estimates import MIN_DRAWS, halved, nested
 from shoal.diagnostics.rows import InParts, blocks, moving, normal_scores, split
+from shoal.diagnostics.tails import heaviest, tail_ess
 
 # One in ten million: some thousands of tests in a run leave less than one false alarm in a thousand runs.
 LEVEL = 1e-7
@@ -31,6 +32,9 @@ DRIFT = 0.1
 # Draws made on the way to the bulk are few and far out: halves, and ranks, hardly notice them. So the beginning of
 # a run, in several lengths, is held against its second half, too.
 EARLY, EARLY_DRIFT = (0.01, 0.02, 0.05, 0.1, 0.2), 0.5
+# A quantity that spreads from half to half and from the third quarter to the last, both by a test: at stationarity one
+# in seventy million does.
+HALF_LEVEL, LATE_LEVEL, LATE = 1e-6, 0.05, 0.2
 # A quantity whose range is this many roundings is a constant that was computed in floating point.
 ROUNDINGS = 8
 
@@ -46,6 +50,10 @@ class Mixing(NamedTuple):
         apart: how far the farthest superchain is from all others, in standard deviations; 0 if by chance.
         farthest: which superchain that is, counted from 0.
         drift: how far the second half is from the first, in standard deviations; 0 if by chance.
+        growing: whether that is because the quantity spreads, and still does in the last quarter.
+        tail_ess: effective sample size of the share below the 5% or beyond the 95% quantile, the smaller.
+        heavy: Pareto's k of the heavier tail, 0 where its mean means something (`shoal.diagnostics.tails`).
+        upper: whether that tail is the upper one.
     """
 
     missing: np.ndarray
@@ -55,6 +63,10 @@ class Mixing(NamedTuple):
     apart: np.ndarray
     farthest: np.ndarray
     drift: np.ndarray
+    growing: np.ndarray
+    tail_ess: np.ndarray
+    heavy: np.ndarray
+    upper: np.ndarray
 
 
 def mixing(draws: np.ndarray | InParts, ids: np.ndarray) -> Mixing:
@@ -76,6 +88,10 @@ def mixing(draws: np.ndarray | InParts, ids: np.ndarray) -> Mixing:
         apart=np.zeros(count),
         farthest=np.zeros(count, int),
         drift=np.zeros(count),
+        growing=np.zeros(count, bool),
+        tail_ess=np.full(count, np.nan),
+        heavy=np.zeros(count),
+        upper=np.zeros(count, bool),
     )
     for place, rows in blocks(draws):
         result.missing[place] = np.count_nonzero(~np.isfinite(rows), axis=(1, 2))
@@ -110,7 +126,8 @@ def beyond_rounding(low: np.ndarray, high: np.ndarray, precision: np.dtype) -> n
 
 
 def _judge(rows: np.ndarray, ids: np.ndarray, at: np.ndarray, result: Mixing) -> None:
-    scores = normal_scores(split(rows))
+    parts = split(rows)
+    scores = normal_scores(parts)
     halves = halved(ids)
     result.ess[at] = many_chain_ess(rows)
     result.r_hat[at] = nested(scores[0], halves)
@@ -127,6 +144,24 @@ def _judge(rows: np.ndarray, ids: np.ndarray, at: np.ndarray, result: Mixing) ->
         for share in EARLY:
             start = whole[:, :, : max(1, int(share * whole.shape[2]))].mean(axis=2)
             result.drift[at] = np.maximum(result.drift[at], half_drift(second - start, EARLY_DRIFT))
+        if score is scores[0]:
+            result.tail_ess[at] = tail_ess(whole)
+            result.heavy[at], result.upper[at] = heaviest(parts, score, result.tail_ess[at])
+        else:
+            result.growing[at] = _grows(second - first, whole)
+
+
+def _grows(difference: np.ndarray, folded: np.ndarray) -> np.ndarray:
+    """Whether a quantity is farther out in the second half, and goes on to be so in the last quarter.
+
+    The variance of a random walk grows like 1, 3, 5, 7 from quarter to quarter: from the third to the fourth it makes a
+    third of the way, by ranks, that it makes from half to half. Chains that had not arrived slow down, and make less.
+    """
+    half = folded.shape[2] // 2
+    third, fourth = np.split(folded[:, :, half : half + half // 2 * 2], 2, axis=2)
+    later, way = fourth.mean(axis=2) - third.mean(axis=2), difference.mean(axis=1)
+    lasts = (half_drift(later, 0.0, LATE_LEVEL) > 0) & (later.mean(axis=1) > LATE * way)
+    return (way > 0) & (half_drift(difference, DRIFT, HALF_LEVEL) > 0) & lasts
 
 
 def superchains_apart(means: np.ndarray, ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -154,12 +189,13 @@ def superchains_apart(means: np.ndarray, ids: np.ndarray) -> tuple[np.ndarray, n
     return np.where(counts, distance, 0).max(axis=1), farthest
 
 
-def half_drift(difference: np.ndarray, least: float = DRIFT) -> np.ndarray:
+def half_drift(difference: np.ndarray, least: float = DRIFT, level: float = LEVEL) -> np.ndarray:
     """How far two stretches of a run are from each other, where chance does not explain it.
 
     Args:
         difference: `[quantity, chain]`, the later mean less the earlier, in standard deviations.
         least: what is not worth a word.
+        level: of the test.
 
     Returns:
         `[quantity]`, 0 where it is small or may be chance.
@@ -169,5 +205,5 @@ def half_drift(difference: np.ndarray, least: float = DRIFT) -> np.ndarray:
         return np.zeros(len(difference))
     drift = np.abs(difference.mean(axis=1))
     error = difference.std(axis=1, ddof=1) / np.sqrt(chains)
-    counts = (drift > least) & (drift > -stdtrit(chains - 1, LEVEL / 2) * error)
+    counts = (drift > least) & (drift > -stdtrit(chains - 1, level / 2) * error)
     return np.where(counts, drift, 0)

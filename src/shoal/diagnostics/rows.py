@@ -58,6 +58,27 @@ def blocks(draws: np.ndarray | InParts) -> Iterator[tuple[slice, np.ndarray]]:
         passed += flat.shape[2]
 
 
+def row_of(draws: np.ndarray | InParts, quantity: int) -> np.ndarray:
+    """The draws of one quantity.
+
+    Args:
+        draws: `[chain, draw, *shape]`.
+        quantity: its number, in C order.
+
+    Returns:
+        `[chain, draw]`.
+
+    Raises:
+        IndexError: there is no such quantity.
+    """
+    for part in draws.parts() if isinstance(draws, InParts) else [np.asarray(draws)]:
+        flat = part.reshape(*part.shape[:2], int(np.prod(part.shape[2:])))
+        if quantity < flat.shape[2]:
+            return flat[:, :, quantity]
+        quantity -= flat.shape[2]
+    raise IndexError("There is no such quantity.")
+
+
 def moving(rows: np.ndarray) -> np.ndarray:
     """Which quantities are finite everywhere and not constant.
 

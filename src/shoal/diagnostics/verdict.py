@@ -12,7 +12,10 @@ from shoal.diagnostics.estimates import MIN_DRAWS, superchain_index
 from shoal.diagnostics.findings import Finding, count, name_chains
 from shoal.diagnostics.mixing import mixing
 from shoal.diagnostics.necks import HOPELESS, NECK, hopeless, worst_tail
-from shoal.diagnostics.rows import variable
+from shoal.diagnostics.places import Place, places
+from shoal.diagnostics.ridges import MOST, with_partner
+from shoal.diagnostics.rows import row_of, variable
+from shoal.diagnostics.sticking import MAX_LOST, stretches
 from shoal.diagnostics.trial import Variable
 from shoal.labels import labels
 
@@ -37,14 +40,19 @@ def judge(
     - nested R-hat over halves of superchains is at most 1.01, on normal scores, for location and scale. The
       published threshold \(\sqrt{1 + 1/M + \tau}\) asks for one effective draw from each of the M chains of a
       superchain: with M = 8 it is 1.06 and passes superchains that are a third of a standard deviation apart.
-      1.01 asks for about 50 effective draws in each half of a superchain, 1,600 with 16 superchains, whatever
-    M; - no superchain is significantly and by more than a quarter of a standard deviation off the others, and
-      the second half of the run is not off the first by more than a tenth (`shoal.diagnostics.mixing`);
+      1.01 asks for about 50 effective draws in each half of a superchain, 1,600 with 16 superchains, whatever M;
+    - no superchain is significantly and by more than a quarter of a standard deviation off the others, and
+      the second half of the run is not off the first by more than a tenth, nor spreads without an end
+      (`shoal.diagnostics.mixing`);
     - at least 400 effective draws, for location and for scale;
     - all draws are finite.
 
-    For chains: none stood still through the last half of the run, none is far away in log density, and at
-    most one transition in 200 diverged. From no tail of a quantity do proposals fail as from the neck of a funnel
+    Where superchains disagree, groups of them are looked for (`shoal.diagnostics.grouping`). Tails that are so heavy
+    that a mean says nothing, or known less well than the middle (`shoal.diagnostics.tails`), are told and do not block.
+
+    For chains: none stood still through the last half of the run, none is far away in log density, at
+    most one transition in 200 diverged, and at most one draw in 200 is of a stretch on one value that rejections do not
+    explain (`shoal.diagnostics.sticking`). From no tail of a quantity do proposals fail as from the neck of a funnel
     (`shoal.diagnostics.necks`). Runs with fewer than 4 draws per chain or 4 superchains cannot
     be judged, which blocks. Quantities that are constant are left out; when all are, that blocks.
 
@@ -68,7 +76,9 @@ def judge(
         apart = [*_stuck(draws, lp, sample_stats, counts), *(_far(lp) if lp is not None else ())]
         label = partial(labels, dims=dims or {}, coords=coords or {})
         found += _quantities(draws, lp, ids, label, bool(apart), counts)
-        found += [*apart, *_neck(draws, sample_stats, label), *_diverging(sample_stats, counts)]
+        stuck = {chain for finding in apart if finding.kind == "stuck" for chain in finding.chains}
+        found += [*apart, *_sticking(draws, lp, sample_stats, stuck, counts)]
+        found += [*_neck(draws, sample_stats, label), *_diverging(draws, sample_stats, label, counts)]
     return tuple(sorted(found, key=lambda finding: not finding.blocking))
 
 
@@ -104,16 +114,18 @@ def _quantities(
     troubled: bool,
     counts: Counts | None,
 ) -> Iterator[Finding]:
-    anything = False
+    anything, found, spreading = False, [], []
     for name in (*draws, *(() if lp is None or "lp" in draws else ("lp",))):
         values = variable(draws, name) if name in draws else lp
         assert values is not None
         numbers = mixing(values, ids) if counts is None else counts.correct(name, mixing(values, ids))
         anything = anything or bool(numbers.judged.any() or numbers.missing.any())
         names = label(name, values.shape[2:])
-        yield from Variable(name, names, values.shape[1], ids, troubled).say(numbers)
+        found += Variable(name, names, values, ids, troubled).say(numbers)
+        spreading += [(names[i], row_of(values, int(i))) for i in np.flatnonzero(numbers.growing)[:MOST]]
         if counts is not None:
-            yield from counts.unlike(name, names)
+            found += counts.unlike(name, names)
+    yield from (with_partner(finding, spreading) for finding in found)
     if not anything:
         yield Finding(
             kind="constant",
@@ -147,6 +159,39 @@ def _stuck(
             f"{name_chains(stuck)}.",
             remedy="They sit where the step size is far too large, often a narrow neck or a far tail: raise "
             "target_accept, start elsewhere, or reparametrise.",
+        )
+
+
+def _sticking(
+    draws: Mapping[str, np.ndarray],
+    lp: np.ndarray | None,
+    sample_stats: Mapping[str, np.ndarray],
+    stuck: set[int],
+    counts: Counts | None,
+) -> Iterator[Finding]:
+    if lp is None:
+        return
+    found, allowed = stretches(draws, lp, sample_stats.get("acceptance_rate"))
+    found = sorted((s for s in found if s.chain not in stuck), key=lambda s: -s.length)
+    if found:
+        worst, members = found[0], tuple(sorted(s.chain for s in found))
+        lost = sum(s.length for s in found) / lp.size
+        blocking = lost > MAX_LOST
+        others = f", the longest stay of {len(found):,} chains" if len(found) > 1 else ""
+        kept = "" if counts is None or counts.draws == lp.shape[1] else " that were kept"
+        yield Finding(
+            kind="sticking",
+            where=name_chains(members),
+            number=lost,
+            threshold=MAX_LOST,
+            blocking=blocking,
+            chains=members,
+            words=f"Chain {worst.chain} stayed on one value for {worst.length:,} draws{kept} on end, from draw "
+            f"{worst.begin:,} on{others}; rejections explain {allowed:,} at most. So went {lost:.2%} of all draws, "
+            f"{'more than' if blocking else 'within'} the {MAX_LOST:.1%} that is let pass.",
+            remedy="Look at where that is, as a rule a narrow neck or a far tail: the step is far too long there, and "
+            "what is near it is visited seldom and left late. Raise target_accept (or make the step size smaller), or "
+            "reparametrise.",
         )
 
 
@@ -191,16 +236,25 @@ def _neck(
         )
 
 
-def _diverging(sample_stats: Mapping[str, np.ndarray], counts: Counts | None) -> Iterator[Finding]:
+def _diverging(
+    draws: Mapping[str, np.ndarray],
+    sample_stats: Mapping[str, np.ndarray],
+    label: Callable[[str, tuple[int, ...]], list[str]],
+    counts: Counts | None,
+) -> Iterator[Finding]:
     if "diverging" not in sample_stats:
         return
-    draws = sample_stats["diverging"].shape[1] if counts is None else counts.draws
-    diverging = np.asarray(sample_stats["diverging"]).sum(axis=1) if counts is None else counts.diverging
-    total, members = int(diverging.sum()), tuple(int(chain) for chain in np.flatnonzero(diverging))
-    share = total / (len(diverging) * draws)
+    diverging = np.asarray(sample_stats["diverging"], bool)
+    each, length = (diverging.sum(axis=1), diverging.shape[1]) if counts is None else (counts.diverging, counts.draws)
+    total, members = int(each.sum()), tuple(int(chain) for chain in np.flatnonzero(each))
+    share = total / (len(each) * length)
     if total:
         blocking = share > MAX_DIVERGING
         allowed = "more than" if blocking else "within"
+        found = [(place, label(place.name, place.shape)[place.quantity]) for place in places(draws, diverging)]
+        where = f" They begin where {' and '.join(_at(place, name) for place, name in found)}." if found else ""
+        names = " and ".join(name for _, name in found)
+        those = f" what depends on {names} there" if found else ""
         yield Finding(
             kind="divergences",
             where=name_chains(members),
@@ -208,8 +262,15 @@ def _diverging(sample_stats: Mapping[str, np.ndarray], counts: Counts | None) ->
             threshold=MAX_DIVERGING,
             blocking=blocking,
             words=f"{count(total, 'transition')} diverged, {share:.2%} of all, {allowed} "
-            f"the {MAX_DIVERGING:.1%} that is let pass: there the draws may miss a part of the posterior.",
-            remedy="Raise target_accept (or make the step size smaller), or reparametrise, for instance "
+            f"the {MAX_DIVERGING:.1%} that is let pass: there the draws may miss a part of the posterior.{where}",
+            remedy=f"Raise target_accept (or make the step size smaller), or reparametrise{those}, for instance "
             "without centring.",
             chains=members,
         )
+
+
+def _at(place: Place, name: str) -> str:
+    rank = f"{place.rank:.0%}" if place.rank > 0.0095 else f"{place.rank:.1%}"
+    whose = {"far out": "from the nearer end", "in the middle": "by distance from the median"}
+    of_all = whose.get(place.side, "of all draws" if place.side == "low" else "from above")
+    return f"{name} is {place.side} (median rank {rank} {of_all})"

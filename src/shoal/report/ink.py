@@ -33,6 +33,7 @@ _VARIABLES = {
 # Real colours, for pictures inside the SVG, which cannot follow the page; they stand on white and on black.
 BLUE_RGB = (0.16, 0.47, 0.77)
 ORANGE_RGB = (0.85, 0.42, 0.08)
+GREY_RGB = (0.50, 0.55, 0.60)
 
 _STYLE = {
     "svg.fonttype": "none",

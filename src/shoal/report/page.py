@@ -3,7 +3,6 @@
 import math
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import replace
 from datetime import UTC, datetime
 from html import escape
 from importlib.resources import files
@@ -23,8 +22,8 @@ from shoal.report.overview import (
     gradients_per_second,
     headline,
     overview,
-    variables,
 )
+from shoal.report.suspects import looked_at, named_first, suspects
 
 if TYPE_CHECKING:
     from shoal.diagnostics.findings import Finding
@@ -48,6 +47,17 @@ EVERY = (
     "R-hat asks whether superchains agree. The R-hat over chains is near √(1 + chains / effective draws) "
     "even for perfect chains: with many short ones it may stay above 1.01, and the verdict does not look "
     "at it."
+)
+ALONG = (
+    "The same numbers, had the run ended earlier, as the verdict sees them: nested R-hat of halves of superchains, by "
+    "ranks, and the effective draws of location or scale, whichever are fewer. Both scales are logarithmic. Dashed: "
+    "what is asked for. Effective draws should grow as draws do, and nested R-hat fall; where both stand still, chains "
+    "do not go where others are, and a longer run will not help."
+)
+DIVERGENT = (
+    "The two numbers in which divergent draws differ most from all others, by ranks, beyond chance. Left: these draws, "
+    "from which the trajectories that diverged began, and some of the others. Right: which ranks they have among all "
+    "draws; what is far above the dashed line says where the step is too long for the posterior."
 )
 MOVES = (
     "Energy errors near zero mean accurate trajectories; a long right tail means steps that are too long. A "
@@ -170,16 +180,24 @@ def _line(row: Row, cells: Iterable[str], place: int) -> str:
 
 
 def _figures(result: "Result", seen: Overview) -> str:
-    from shoal.report import figures
+    from shoal.report import course, figures
 
-    moving = [row for row in seen.worst if row.sd > 0 and math.isfinite(row.mean)][:MOST_FIGURES]
-    names = ", ".join(row.label for row in moving)
-    worst, every, moves = "", "", ""
     shown = looked_at(result)
+    pair = course.telling(shown)
+    named = [finding.where for finding in (*seen.blocking, *seen.remarks)]
+    rows = named_first(seen.worst, [*named, *(axis.label for axis in pair)])
+    moving = [row for row in rows if row.sd > 0 and math.isfinite(row.mean)][:MOST_FIGURES]
+    names = ", ".join(row.label for row in moving)
+    worst, along, diverging, every, moves = "", "", "", "", ""
     if moving and shown.draws:
         worst = ink.svg(figures.closer(shown, moving), "closer", f"Paths, ranks, means of {names}")
+        along = ink.svg(course.course(shown, moving), "course", f"Nested R-hat and effective draws of {names} by draws")
+    if pair:
+        picture = course.divergent(pair, np.asarray(shown.sample_stats["diverging"], bool))
+        diverging = ink.svg(picture, "divergent", f"Divergent draws by {pair[0].label} and {pair[1].label}")
     if seen.rows and shown.draws:
-        drawn = figures.all_numbers(seen.rows, nested_r_hat(shown))
+        nested = np.array([suspect.nested for suspect in suspects(result, seen)])
+        drawn = figures.all_numbers(seen.rows, nested)
         every = ink.svg(drawn, "every", "Effective draws and R-hat of every number")
     if shown.sample_stats:
         moves = ink.svg(figures.moves(shown), "moves", "Energy error, acceptance, steps, log density")
@@ -189,6 +207,8 @@ def _figures(result: "Result", seen: Overview) -> str:
         some = SOME.format(some="all" if stride == 1 else f"one of {stride:,}")
     parts = (
         ("The worst, closer", worst, RANKS + some),
+        ("How it came about", along, ALONG + some),
+        ("Where it diverges", diverging, DIVERGENT + some),
         ("Every number", every, EVERY),
         ("How the chains moved", moves, MOVES + some),
     )
@@ -197,25 +217,6 @@ def _figures(result: "Result", seen: Overview) -> str:
         for title, drawn, words in parts
         if drawn
     )
-
-
-def looked_at(result: "Result") -> "Result":
-    """The same with the draws that can be drawn: some where the run keeps moments."""
-    moments = result.moments
-    if moments is None:
-        return result
-    return replace(result, draws=moments.draws, sample_stats=moments.sample_stats, moments=None)
-
-
-def nested_r_hat(result: "Result") -> np.ndarray:
-    """Nested R-hat of every number, in the order of the model, as the verdict computes it."""
-    from shoal.diagnostics.estimates import superchain_index
-    from shoal.diagnostics.mixing import mixing
-    from shoal.diagnostics.rows import variable
-
-    ids = superchain_index(np.asarray(result.superchain), result.num_chains)
-    each = [mixing(variable(result.draws, name), ids).r_hat for name in variables(result)]
-    return np.concatenate(each or [np.empty(0)])
 
 
 def _details(result: "Result") -> str:
