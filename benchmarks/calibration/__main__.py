@@ -46,7 +46,7 @@ def main() -> None:
     parser.add_argument("--few", type=int, default=8)
     parser.add_argument("--adversary-seeds", type=int, default=5)
     parser.add_argument("--chains", type=int, nargs="+", default=CHAINS)
-    parser.add_argument("--laws", nargs="+", default=list(STOPS))
+    parser.add_argument("--laws", nargs="*", default=list(STOPS))
     parser.add_argument("--adversaries", nargs="*", default=list(ADVERSARIES))
     parser.add_argument("--out", type=Path)
     parser.add_argument("--render", action="store_true")
