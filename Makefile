@@ -88,6 +88,7 @@ validate: setup  ## run the slow statistical studies and kill runs at random (an
 	$(PY) -m pytest -m slow $(PYTEST_ARGS)
 	SHOAL_KILL_STRIDE=1 $(PY) -m pytest tests/test_durable.py -k any_write
 	$(PY) benchmarks/kills.py
+	$(PY) -m benchmarks.calibration --seeds 6 --few 1 --adversary-seeds 1
 	@for script in benchmarks/validate*.py; do \
 		if [ -e "$$script" ]; then echo "$$script"; $(PY) "$$script" || exit 1; fi; \
 	done

@@ -1,6 +1,6 @@
 """What the statistics of a run cost: seconds of sampling with and without them, by turns.
 
-    python -m benchmarks.statistics [--chains 128 4096] [--rounds 7] [--out benchmarks/results/statistics.json]
+    python -m benchmarks.folding [--chains 128 4096] [--rounds 7] [--out benchmarks/results/folding.json]
 
 HMC of 8 leapfrog steps on the founding posterior. "nothing" folds nothing, "usual" what every run does (health and
 moments), "precise" also what a run rests on that ends by itself. Kinds take turns, each for about a second. Ratios are
