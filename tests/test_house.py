@@ -48,6 +48,7 @@ LAYERS = [
     ["drawing"],
     ["sampling"],
     ["handle"],
+    ["many"],
     ["checking"],
     ["doctor"],
     ["report"],
@@ -144,9 +145,10 @@ def test_docstrings_name_the_arguments_that_exist(name, function):
 def test_public_names():
     """A change here is a change of interface: it goes into the changelog."""
     assert sorted(shoal.__all__) == [
-        "Auto", "ChEES", "Check", "Finding", "HMC", "Handle", "MAMS", "MEADS", "Model", "NUTS", "Parameter", "Result",
-        "check", "cholesky_corr", "examples", "from_blackjax", "from_numpyro", "interval", "load", "ordered", "param",
-        "positive", "real", "resume", "sample", "simplex", "start", "unit_interval",
+        "Auto", "ChEES", "Check", "Finding", "HMC", "Handle", "MAMS", "MEADS", "ManyResults", "Model", "NUTS",
+        "Parameter", "Result", "check", "cholesky_corr", "examples", "from_blackjax", "from_numpyro", "interval",
+        "load", "ordered", "param", "positive", "real", "resume", "sample", "sample_many", "simplex", "start",
+        "unit_interval",
     ]  # fmt: skip
     for name in shoal.__all__:
         assert getattr(shoal, name) is not None

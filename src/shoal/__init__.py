@@ -11,6 +11,8 @@ if TYPE_CHECKING:
     from shoal.diagnostics.findings import Finding as Finding
     from shoal.handle import Handle as Handle
     from shoal.handle import start as start
+    from shoal.many.results import ManyResults as ManyResults
+    from shoal.many.sampling import sample_many as sample_many
     from shoal.models.model import Model as Model
     from shoal.models.parameters import Parameter as Parameter
     from shoal.models.parameters import cholesky_corr as cholesky_corr
@@ -46,6 +48,7 @@ _HOMES = {
     "Handle": "shoal.handle",
     "MAMS": "shoal.samplers.mams",
     "MEADS": "shoal.samplers.meads",
+    "ManyResults": "shoal.many.results",
     "NUTS": "shoal.samplers.nuts",
     "Model": "shoal.models.model",
     "Parameter": "shoal.models.parameters",
@@ -62,6 +65,7 @@ _HOMES = {
     "real": "shoal.models.parameters",
     "resume": "shoal.sampling",
     "sample": "shoal.sampling",
+    "sample_many": "shoal.many.sampling",
     "simplex": "shoal.models.parameters",
     "start": "shoal.handle",
     "unit_interval": "shoal.models.parameters",
@@ -77,6 +81,7 @@ __all__ = [
     "Check",
     "Finding",
     "Handle",
+    "ManyResults",
     "Model",
     "Parameter",
     "Result",
@@ -93,6 +98,7 @@ __all__ = [
     "real",
     "resume",
     "sample",
+    "sample_many",
     "simplex",
     "start",
     "unit_interval",

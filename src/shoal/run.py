@@ -145,7 +145,7 @@ def _frozen(adaptation: Adaptation, memory: PyTree, tuning: PyTree, mesh: Mesh) 
         return isolated(adaptation.freeze(memory, tuning))
 
     everywhere = PartitionSpec()
-    spread = _on_mesh(local, mesh, (everywhere, everywhere, everywhere), everywhere)
+    spread = on_mesh(local, mesh, (everywhere, everywhere, everywhere), everywhere)
     return spread((adaptation, memory, tuning))
 
 
@@ -155,7 +155,7 @@ def _ensemble_at(kernel: AnyKernel, target: Target, position: Array, layout: Lay
         target, position = arguments
         return _join(over_tiles(lambda tile: kernel.init(tile, target), layout.split(position)))
 
-    return _on_mesh(local, layout.mesh, (PartitionSpec(), PartitionSpec(CHAINS)), PartitionSpec(CHAINS))(
+    return on_mesh(local, layout.mesh, (PartitionSpec(), PartitionSpec(CHAINS)), PartitionSpec(CHAINS))(
         (target, position)
     )
 
@@ -190,7 +190,7 @@ def _advance(program: Program, run: Run, sweeps: Int[Array, ""], layout: Layout,
     def local(arguments: tuple[Program, Run, Array]) -> tuple[Run, PyTree]:
         program, run, sweeps = arguments
         # Traced once, for its shapes and for the loop.
-        sweep = eqx.filter_closure_convert(_Sweep(program, layout), run)
+        sweep = eqx.filter_closure_convert(Sweep(program, layout), run)
         rows = program.kernel.draws_per_sweep
         shapes = jax.eval_shape(lambda run: sweep(run)[1], run)
         buffer = jax.tree.map(lambda leaf: jnp.zeros((capacity * rows, *leaf.shape[1:]), leaf.dtype), shapes)
@@ -203,7 +203,7 @@ def _advance(program: Program, run: Run, sweeps: Int[Array, ""], layout: Layout,
 
         return jax.lax.fori_loop(0, sweeps, tick, (run, buffer))
 
-    spread = _on_mesh(local, layout.mesh, (everywhere, where, everywhere), (where, PartitionSpec(None, CHAINS)))
+    spread = on_mesh(local, layout.mesh, (everywhere, where, everywhere), (where, PartitionSpec(None, CHAINS)))
     return spread((program, run, sweeps))
 
 
@@ -211,8 +211,8 @@ def _advance(program: Program, run: Run, sweeps: Int[Array, ""], layout: Layout,
 _PROGRAMS = {brief: Compiled(_advance, brief) for brief in (False, True)}
 
 
-class _Sweep(NamedTuple):
-    """One sweep of all the chains on a device."""
+class Sweep(NamedTuple):
+    """One sweep of all the chains on a device, of a mesh that has the axis `CHAINS`."""
 
     program: Program
     layout: Layout
@@ -261,7 +261,7 @@ def _join(tree: PyTree) -> PyTree:
     return jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), tree)
 
 
-def _on_mesh(function: Callable[..., Any], mesh: Mesh, inside: Any, outside: Any) -> Callable[..., Any]:
+def on_mesh(function: Callable[..., Any], mesh: Mesh, inside: Any, outside: Any) -> Callable[..., Any]:
     """`function` of one tuple of arguments, run by every device on its own chains."""
 
     def spread(arguments: tuple[Any, ...]) -> Any:
