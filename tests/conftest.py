@@ -59,7 +59,7 @@ def forget_programs():
 # Modules about what surrounds the draws. That these are of the right law is the business of others.
 ABOUT_RUNS = {
     "test_checking", "test_cli", "test_docs", "test_durable", "test_handle", "test_keeping", "test_many",
-    "test_moments", "test_notebook", "test_objects", "test_sbc", "test_store", "test_watching",
+    "test_moments", "test_notebook", "test_objects", "test_store", "test_watching",
 }  # fmt: skip
 
 

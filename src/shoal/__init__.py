@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from shoal import examples as examples
     from shoal.bridges.numpyro import from_numpyro as from_numpyro
+    from shoal.calibration.outcome import Calibration as Calibration
+    from shoal.calibration.sbc import sbc as sbc
     from shoal.checking.check import check as check
     from shoal.checking.outcome import Check as Check
     from shoal.diagnostics.findings import Finding as Finding
@@ -41,6 +43,7 @@ __version__ = "0.1.0"
 # answers `--help` without importing JAX.
 _HOMES = {
     "Auto": "shoal.samplers.auto",
+    "Calibration": "shoal.calibration.outcome",
     "ChEES": "shoal.samplers.chees",
     "Check": "shoal.checking.outcome",
     "Finding": "shoal.diagnostics.findings",
@@ -66,6 +69,7 @@ _HOMES = {
     "resume": "shoal.sampling",
     "sample": "shoal.sampling",
     "sample_many": "shoal.many.sampling",
+    "sbc": "shoal.calibration.sbc",
     "simplex": "shoal.models.parameters",
     "start": "shoal.handle",
     "unit_interval": "shoal.models.parameters",
@@ -77,6 +81,7 @@ __all__ = [
     "MEADS",
     "NUTS",
     "Auto",
+    "Calibration",
     "ChEES",
     "Check",
     "Finding",
@@ -99,6 +104,7 @@ __all__ = [
     "resume",
     "sample",
     "sample_many",
+    "sbc",
     "simplex",
     "start",
     "unit_interval",
