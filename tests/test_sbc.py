@@ -289,7 +289,7 @@ def test_wrong_arguments(arguments, words):
 
 
 def test_what_is_no_model():
-    with pytest.raises(ValueError, match="sbc was given function"):
+    with pytest.raises(ValueError, match="model: got function"):
         shoal.sbc(log_density, simulator())  # pyright: ignore
 
 

@@ -12,7 +12,7 @@ from shoal.calibration.ranks import independent_draws, quantities, ranked, thinn
 from shoal.calibration.simulated import log_densities, simulated
 from shoal.calibration.uniformity import p_values
 from shoal.many.data import read_many
-from shoal.many.sampling import sample_many
+from shoal.many.sampling import asked, sample_many
 from shoal.models.model import Model
 from shoal.randomness import root_key
 from shoal.request import check_count, check_seed
@@ -78,11 +78,7 @@ def sbc(  # noqa: PLR0913  (a front door: each is a choice that users make)
     Example:
         `shoal.sbc(model, lambda key: ({"mu": mu := 10 * jax.random.normal(key)}, {"y": mu + noise(key)})).passed`
     """
-    if not isinstance(model, Model):
-        raise ValueError(
-            f"sbc was given {type(model).__name__}, but it takes a shoal.Model. Wrap a NumPyro model by "
-            "shoal.from_numpyro(model, *args), a log density by shoal.Model(params=..., log_density=...)."
-        )
+    asked(model, num_chains, num_warmup, num_samples, sampler, precision)
     if not callable(simulate):
         raise ValueError(
             f"simulate: got {type(simulate).__name__}, expected a function from a random key of JAX to the true "

@@ -78,9 +78,7 @@ def sample_many(  # noqa: PLR0913  (a front door: each is a choice that users ma
     Example:
         `many = shoal.sample_many(model, [{"y": y} for y in ys]); many.converged.mean()`
     """
-    request = checked(model, num_chains, num_warmup, num_samples, sampler, None, precision)
-    request = keeping(request, model, 1, keep)
-    _check_sampler(request)
+    request = keeping(asked(model, num_chains, num_warmup, num_samples, sampler, precision), model, 1, keep)
     if request.folded is not None:
         raise ValueError(
             f"keep={keep!r}: sample_many keeps draws. Give names, such as keep=[{model.parameter_names[0]!r}]."
@@ -101,11 +99,19 @@ def sample_many(  # noqa: PLR0913  (a front door: each is a choice that users ma
         return work.done(show)
 
 
-def _check_sampler(request: Request) -> None:
-    """Refuse a sampler whose warmup is another program for each data set."""
+def asked(
+    model: Model, num_chains: int, num_warmup: int | None, num_samples: int, sampler: str | Sampler, precision: str
+) -> Request:
+    """The arguments that `sample_many` and `sbc` have in common, checked.
+
+    Raises:
+        ValueError: one is out of its range, or the warmup of the sampler is another program for each data set.
+    """
+    request = checked(model, num_chains, num_warmup, num_samples, sampler, None, precision)
     if isinstance(request.sampler, Staged):
         others = ", ".join(repr(name) for name, kind in SAMPLERS.items() if not issubclass(kind, Staged))
         raise ValueError(
             f"sampler={request.sampler.name!r}: its warmup ends when it has settled, data set by data set, and "
             f"sample_many runs one program for all. Choose 'chees', the default, or another of {others}."
         )
+    return request
