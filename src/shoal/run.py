@@ -190,7 +190,7 @@ def _advance(program: Program, run: Run, sweeps: Int[Array, ""], layout: Layout,
     def local(arguments: tuple[Program, Run, Array]) -> tuple[Run, PyTree]:
         program, run, sweeps = arguments
         # Traced once, for its shapes and for the loop.
-        sweep = eqx.filter_closure_convert(Sweep(program, layout), run)
+        sweep = eqx.filter_closure_convert(_Sweep(program, layout), run)
         rows = program.kernel.draws_per_sweep
         shapes = jax.eval_shape(lambda run: sweep(run)[1], run)
         buffer = jax.tree.map(lambda leaf: jnp.zeros((capacity * rows, *leaf.shape[1:]), leaf.dtype), shapes)
@@ -211,8 +211,8 @@ def _advance(program: Program, run: Run, sweeps: Int[Array, ""], layout: Layout,
 _PROGRAMS = {brief: Compiled(_advance, brief) for brief in (False, True)}
 
 
-class Sweep(NamedTuple):
-    """One sweep of all the chains on a device, of a mesh that has the axis `CHAINS`."""
+class _Sweep(NamedTuple):
+    """One sweep of all the chains on a device."""
 
     program: Program
     layout: Layout
@@ -220,7 +220,7 @@ class Sweep(NamedTuple):
     def __call__(self, run: Run) -> tuple[Run, PyTree]:
         program, layout = self.program, self.layout
         per_chain = layout.split((run.chain, run.ensemble, run.statistics))
-        body = lambda tile: self.of_tile(run, *tile)
+        body = lambda tile: sweep_of_tile(program, run, *tile)
         turns = (per_chain[0] >= 0).any(1).sum(dtype=jnp.int32)
         ensemble, statistics, kept, watched = over_tiles(body, per_chain, turns)
         adaptation, tuning = self.adapt(run, watched)
@@ -229,21 +229,6 @@ class Sweep(NamedTuple):
         after = Run(run.root, step, run.chain, _join(ensemble), tuning, adaptation, _join(statistics), run.window)
         return after, kept
 
-    def of_tile(
-        self, run: Run, chain: Array, ensemble: Ensemble, statistics: dict[str, PyTree]
-    ) -> tuple[Ensemble, dict[str, PyTree], PyTree, PyTree]:
-        """A sweep of one tile: the ensemble after, statistics, and what is kept and watched of each draw."""
-        program = self.program
-        stream = Stream(run.root, chain)
-        ensemble, draws = program.kernel.sweep(stream, run.step, ensemble, run.tuning, program.target)
-
-        def fold(memories: dict[str, PyTree], draw: Transition) -> tuple[dict[str, PyTree], None]:
-            return {name: s.update(memories[name], draw) for name, s in program.statistics.items()}, None
-
-        statistics, _ = jax.lax.scan(fold, statistics, draws)
-        kept = jax.vmap(program.keep, in_axes=(0, None))(draws, program.target)
-        return ensemble, statistics, kept, program.adaptation.watch(draws)
-
     def adapt(self, run: Run, watched: PyTree) -> tuple[PyTree, PyTree]:
         chains = jax.lax.psum((run.chain >= 0).sum(dtype=jnp.int32), CHAINS)
         count = (chains * self.program.kernel.draws_per_sweep).astype(run.ensemble.log_density.dtype)
@@ -251,9 +236,47 @@ class Sweep(NamedTuple):
         # reason that tiles are.
         memory, tuning, step, window, count = isolated((run.adaptation, run.tuning, run.step, run.window, count))
         pool = Pool(self.layout.split(run.chain), count)
-        progress = (step - window[0]).astype(run.ensemble.log_density.dtype)
-        progress = progress / jnp.maximum(window[1], 1).astype(progress.dtype)
-        return isolated(self.program.adaptation.update(memory, tuning, watched, pool, progress))
+        return isolated(learned(self.program.adaptation, memory, tuning, watched, pool, step - window[0], window[1]))
+
+
+def sweep_of_tile(
+    program: Program, run: Run, chain: Array, ensemble: Ensemble, statistics: dict[str, PyTree]
+) -> tuple[Ensemble, dict[str, PyTree], PyTree, PyTree]:
+    """A sweep of one tile: the ensemble after, statistics, and what is kept and watched of each draw."""
+    stream = Stream(run.root, chain)
+    ensemble, draws = program.kernel.sweep(stream, run.step, ensemble, run.tuning, program.target)
+
+    def fold(memories: dict[str, PyTree], draw: Transition) -> tuple[dict[str, PyTree], None]:
+        return {name: s.update(memories[name], draw) for name, s in program.statistics.items()}, None
+
+    statistics, _ = jax.lax.scan(fold, statistics, draws)
+    kept = jax.vmap(program.keep, in_axes=(0, None))(draws, program.target)
+    return ensemble, statistics, kept, program.adaptation.watch(draws)
+
+
+def learned(
+    adaptation: Adaptation,
+    memory: PyTree,
+    tuning: PyTree,
+    watched: PyTree,
+    pool: Pool,
+    done: Int[Array, ""],
+    length: Int[Array, ""],
+) -> tuple[PyTree, PyTree]:
+    """What the adaptation remembers after a sweep, and the tuning.
+
+    Args:
+        adaptation: what learns.
+        memory: before the sweep.
+        tuning: that the sweep was made with.
+        watched: of the sweep, leaves `[tiles, draws, tile, ...]`.
+        pool: sums over all chains.
+        done: draws of the phase before the sweep.
+        length: draws that the phase is to have.
+    """
+    progress = done.astype(pool.count.dtype)
+    progress = progress / jnp.maximum(length, 1).astype(progress.dtype)
+    return adaptation.update(memory, tuning, watched, pool, progress)
 
 
 def _join(tree: PyTree) -> PyTree:

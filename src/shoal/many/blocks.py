@@ -1,6 +1,6 @@
 r"""The compiled program of many posteriors: a block of data sets on every device, each with a run of its own.
 
-It is the loop of one run (`shoal.run.Sweep`) with one more batch axis: kernels, adaptation and statistics are mapped
+It is the sweep of one run (`shoal.run`) with one more batch axis: kernels, adaptation and statistics are mapped
 over the data sets of a block, so that each has its own chains, step size, metric and trajectory, and every pooled sum
 is over the chains of one data set. Blocks have one size, the last is filled up, and every block is served by the same
 program: what is drawn of a data set depends on the seed, its number and its data, and on no other data set.
@@ -22,14 +22,14 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, PyTree
 
 from shoal.compiling import compiled, compiled_briefly
-from shoal.mesh import CHAINS, Layout
+from shoal.mesh import OneTile
 from shoal.program import Program, Run
-from shoal.run import Sweep, on_mesh
+from shoal.run import learned, on_mesh, sweep_of_tile
 from shoal.starts import is_finite_at, key_of_starts, points_of
 from shoal.statistics import Health
 from shoal.target import Target
 
-# Axes of names: of the devices, each with a block, and of the data sets of a block.
+# Names of axes: of the devices, each with a block, and of the data sets of a block.
 DEVICES, BLOCK = "devices", "block"
 # Chains of a block. On a CPU two data sets of 64 chains were measured to take the least time: more wait for each other
 # longer than they save. An accelerator takes as many chains as in one tile of a run.
@@ -62,7 +62,7 @@ class Blocks:
     @cached_property
     def mesh(self) -> Mesh:
         """The devices, none of which shares the chains of a data set with another."""
-        return Mesh(np.array(self.devices)[:, None], (DEVICES, CHAINS))
+        return Mesh(np.array(self.devices), (DEVICES,))
 
     def rounds(self, count: int) -> Iterator[Int[np.ndarray, " rows"]]:
         """The numbers of the data sets of each round, a block for every device; the last one comes again to fill up."""
@@ -140,19 +140,16 @@ def sampled_block(recipe: Recipe, roots: PRNGKeyArray, data: PyTree, position: A
         position: where the chains begin, `[rows, chains, dim]`.
         blocks: how they are spread.
     """
-    layout = Layout(position.shape[1], blocks.devices[:1], position.shape[1])
     everywhere, split = PartitionSpec(), PartitionSpec(DEVICES)
 
     def local(arguments: tuple[Recipe, PRNGKeyArray, PyTree, Array]) -> Made:
         recipe, *each = arguments
-        return jax.vmap(lambda *one: _run(recipe, layout, *one), axis_name=BLOCK)(*each)
+        return jax.vmap(lambda *one: _run(recipe, *one), axis_name=BLOCK)(*each)
 
     return on_mesh(local, blocks.mesh, (everywhere, split, split, split), split)((recipe, roots, data, position))
 
 
-def _run(
-    recipe: Recipe, layout: Layout, root: PRNGKeyArray, data: PyTree, position: Float[Array, "chains dim"]
-) -> Made:
+def _run(recipe: Recipe, root: PRNGKeyArray, data: PyTree, position: Float[Array, "chains dim"]) -> Made:
     """The run of one data set."""
     swapped = lambda program: eqx.tree_at(lambda p: p.target.data, program, data)
     warmup, sampling = swapped(recipe.warmup), swapped(recipe.sampling)
@@ -162,22 +159,21 @@ def _run(
     memory = warmup.adaptation.init(recipe.tuning)
     window = jnp.array([0, recipe.num_warmup], jnp.int32)
     warm = Run(root, step, chain, ensemble, recipe.tuning, memory, nothing, window)
-    warm, _, _ = _phase(warmup, warm, recipe.num_warmup, layout)
+    warm, _, _ = _phase(warmup, warm, recipe.num_warmup)
     tuning = warmup.adaptation.freeze(warm.adaptation, warm.tuning)
     window = jnp.stack([warm.step, jnp.asarray(recipe.num_samples, jnp.int32)])
     memory = sampling.adaptation.init(tuning)
     run = Run(root, warm.step, chain, warm.ensemble, tuning, memory, nothing, window)
-    run, kept, paid = _phase(sampling, run, recipe.num_samples, layout)
+    run, kept, paid = _phase(sampling, run, recipe.num_samples)
     return Made(kept, tuning, warm.statistics["health"], run.statistics["health"], paid)
 
 
-def _phase(program: Program, run: Run, draws: int, layout: Layout) -> tuple[Run, PyTree, Int[Array, ""]]:
+def _phase(program: Program, run: Run, draws: int) -> tuple[Run, PyTree, Int[Array, ""]]:
     """`draws` draws of one data set: the run later, what is kept, and evaluations paid for each chain."""
-    sweep = Sweep(program, layout)
 
     def tick(carry: tuple[Run, Array], _: None) -> tuple[tuple[Run, Array], PyTree]:
         before, paid = carry
-        after, kept = sweep(before)
+        after, kept = _swept(program, before)
         # A chain waits for the others of its data set, and its data set for the others of the block.
         cost = (after.statistics["health"].paid - before.statistics["health"].paid).max()
         return (after, paid + jax.lax.pmax(cost, BLOCK)), kept
@@ -185,3 +181,14 @@ def _phase(program: Program, run: Run, draws: int, layout: Layout) -> tuple[Run,
     sweeps = -(-draws // program.kernel.draws_per_sweep)
     (run, paid), kept = jax.lax.scan(tick, (run, jnp.zeros((), jnp.int32)), None, length=sweeps)
     return run, jax.tree.map(lambda rows: rows.reshape(-1, *rows.shape[2:])[:draws], kept), paid
+
+
+def _swept(program: Program, run: Run) -> tuple[Run, PyTree]:
+    """One sweep of the chains of one data set, which are one tile; all sums over chains are over these."""
+    ensemble, statistics, kept, watched = sweep_of_tile(program, run, run.chain, run.ensemble, run.statistics)
+    draws = program.kernel.draws_per_sweep
+    pool = OneTile(run.chain[None], jnp.asarray(run.chain.size * draws, ensemble.log_density.dtype))
+    watched = jax.tree.map(lambda leaf: leaf[None], watched)
+    done, length = run.step - run.window[0], run.window[1]
+    memory, tuning = learned(program.adaptation, run.adaptation, run.tuning, watched, pool, done, length)
+    return Run(run.root, run.step + draws, run.chain, ensemble, tuning, memory, statistics, run.window), kept
