@@ -50,7 +50,7 @@ def simulator(**wrong):
 
 
 def calibrated(seed=1, **wrong):
-    return shoal.sbc(model(), simulator(**wrong), num_warmup=200, seed=seed, progress_bar=False)
+    return shoal.sbc(model(), simulator(**wrong), num_warmup=150, num_samples=160, seed=seed, progress_bar=False)
 
 
 @pytest.fixture(scope="module")
