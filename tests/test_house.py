@@ -33,6 +33,7 @@ LAYERS = [
     ["diagnostics"],
     ["statistics"],
     ["program"],
+    ["sweep"],
     ["run"],
     ["warmup"],
     ["samplers"],
@@ -49,6 +50,8 @@ LAYERS = [
     ["drawing"],
     ["sampling"],
     ["handle"],
+    ["many"],
+    ["calibration"],
     ["checking"],
     ["doctor"],
     ["report"],
@@ -145,9 +148,10 @@ def test_docstrings_name_the_arguments_that_exist(name, function):
 def test_public_names():
     """A change here is a change of interface: it goes into the changelog."""
     assert sorted(shoal.__all__) == [
-        "Auto", "ChEES", "Check", "Finding", "HMC", "Handle", "MAMS", "MEADS", "Model", "NUTS", "Parameter", "Result",
-        "check", "cholesky_corr", "examples", "from_blackjax", "from_numpyro", "interval", "load", "ordered", "param",
-        "positive", "real", "resume", "sample", "simplex", "start", "unit_interval",
+        "Auto", "Calibration", "ChEES", "Check", "Finding", "HMC", "Handle", "MAMS", "MEADS", "ManyResults", "Model",
+        "NUTS", "Parameter", "Result", "check", "cholesky_corr", "examples", "from_blackjax", "from_numpyro",
+        "interval", "load", "ordered", "param", "positive", "real", "resume", "sample", "sample_many", "sbc", "simplex",
+        "start", "unit_interval",
     ]  # fmt: skip
     for name in shoal.__all__:
         assert getattr(shoal, name) is not None

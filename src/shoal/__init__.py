@@ -6,11 +6,15 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from shoal import examples as examples
     from shoal.bridges.numpyro import from_numpyro as from_numpyro
+    from shoal.calibration.outcome import Calibration as Calibration
+    from shoal.calibration.sbc import sbc as sbc
     from shoal.checking.check import check as check
     from shoal.checking.outcome import Check as Check
     from shoal.diagnostics.findings import Finding as Finding
     from shoal.handle import Handle as Handle
     from shoal.handle import start as start
+    from shoal.many.results import ManyResults as ManyResults
+    from shoal.many.sampling import sample_many as sample_many
     from shoal.models.model import Model as Model
     from shoal.models.parameters import Parameter as Parameter
     from shoal.models.parameters import cholesky_corr as cholesky_corr
@@ -40,6 +44,7 @@ __version__ = "0.1.0"
 # answers `--help` without importing JAX.
 _HOMES = {
     "Auto": "shoal.samplers.auto",
+    "Calibration": "shoal.calibration.outcome",
     "ChEES": "shoal.samplers.chees",
     "Check": "shoal.checking.outcome",
     "Finding": "shoal.diagnostics.findings",
@@ -47,6 +52,7 @@ _HOMES = {
     "Handle": "shoal.handle",
     "MAMS": "shoal.samplers.mams",
     "MEADS": "shoal.samplers.meads",
+    "ManyResults": "shoal.many.results",
     "NUTS": "shoal.samplers.nuts",
     "Model": "shoal.models.model",
     "Parameter": "shoal.models.parameters",
@@ -63,6 +69,8 @@ _HOMES = {
     "real": "shoal.models.parameters",
     "resume": "shoal.sampling",
     "sample": "shoal.sampling",
+    "sample_many": "shoal.many.sampling",
+    "sbc": "shoal.calibration.sbc",
     "simplex": "shoal.models.parameters",
     "start": "shoal.handle",
     "Until": "shoal.until",
@@ -75,10 +83,12 @@ __all__ = [
     "MEADS",
     "NUTS",
     "Auto",
+    "Calibration",
     "ChEES",
     "Check",
     "Finding",
     "Handle",
+    "ManyResults",
     "Model",
     "Parameter",
     "Result",
@@ -96,6 +106,8 @@ __all__ = [
     "real",
     "resume",
     "sample",
+    "sample_many",
+    "sbc",
     "simplex",
     "start",
     "unit_interval",

@@ -206,3 +206,11 @@ class Pool(eqx.Module):
         zero = jax.tree.map(lambda leaf: jnp.zeros_like(leaf[0]), partial)
         add = lambda total, leaf: (jax.tree.map(jnp.add, total, leaf), None)
         return isolated(jax.lax.scan(add, zero, partial)[0])
+
+
+class OneTile(Pool):
+    """Sums over an ensemble that is in one tile, as one of many ensembles side by side: nothing is gathered."""
+
+    def sum(self, contribution: Callable[[PyTree], PyTree], tiles: PyTree) -> PyTree:
+        flat = jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[3:]), tiles)
+        return jax.tree.map(lambda leaf: leaf.sum(0), contribution(flat))

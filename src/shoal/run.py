@@ -14,12 +14,12 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree
 from shoal.adaptation.base import Adaptation
 from shoal.compile_cache import settled
 from shoal.compiling import Compiled, compiled
-from shoal.ensemble import Ensemble, Transition
+from shoal.ensemble import Ensemble
 from shoal.kernels.base import AnyKernel
 from shoal.mesh import CHAINS, Layout, Placement, Pool, isolated, over_tiles
 from shoal.program import Program, Run
-from shoal.randomness import Stream
 from shoal.statistics.base import Statistic
+from shoal.sweep import learned, sweep_of_tile
 from shoal.target import Target
 
 # Long enough to cost nothing, short enough that an interrupt is answered.
@@ -146,7 +146,7 @@ def _frozen(adaptation: Adaptation, memory: PyTree, tuning: PyTree, mesh: Mesh) 
         return isolated(adaptation.freeze(memory, tuning))
 
     everywhere = PartitionSpec()
-    spread = _on_mesh(local, mesh, (everywhere, everywhere, everywhere), everywhere)
+    spread = on_mesh(local, mesh, (everywhere, everywhere, everywhere), everywhere)
     return spread((adaptation, memory, tuning))
 
 
@@ -156,7 +156,7 @@ def _ensemble_at(kernel: AnyKernel, target: Target, position: Array, layout: Lay
         target, position = arguments
         return _join(over_tiles(lambda tile: kernel.init(tile, target), layout.split(position)))
 
-    return _on_mesh(local, layout.mesh, (PartitionSpec(), PartitionSpec(CHAINS)), PartitionSpec(CHAINS))(
+    return on_mesh(local, layout.mesh, (PartitionSpec(), PartitionSpec(CHAINS)), PartitionSpec(CHAINS))(
         (target, position)
     )
 
@@ -204,7 +204,7 @@ def _advance(program: Program, run: Run, sweeps: Int[Array, ""], layout: Layout,
 
         return jax.lax.fori_loop(0, sweeps, tick, (run, buffer))
 
-    spread = _on_mesh(local, layout.mesh, (everywhere, where, everywhere), (where, PartitionSpec(None, CHAINS)))
+    spread = on_mesh(local, layout.mesh, (everywhere, where, everywhere), (where, PartitionSpec(None, CHAINS)))
     return spread((program, run, sweeps))
 
 
@@ -221,7 +221,7 @@ class _Sweep(NamedTuple):
     def __call__(self, run: Run) -> tuple[Run, PyTree]:
         program, layout = self.program, self.layout
         per_chain = layout.split((run.chain, run.ensemble, run.statistics))
-        body = lambda tile: self.of_tile(run, *tile)
+        body = lambda tile: sweep_of_tile(program, run, *tile)
         turns = (per_chain[0] >= 0).any(1).sum(dtype=jnp.int32)
         ensemble, statistics, kept, watched = over_tiles(body, per_chain, turns)
         adaptation, tuning = self.adapt(run, watched)
@@ -230,22 +230,6 @@ class _Sweep(NamedTuple):
         after = Run(run.root, step, run.chain, _join(ensemble), tuning, adaptation, _join(statistics), run.window)
         return after, kept
 
-    def of_tile(
-        self, run: Run, chain: Array, ensemble: Ensemble, statistics: dict[str, PyTree]
-    ) -> tuple[Ensemble, dict[str, PyTree], PyTree, PyTree]:
-        """A sweep of one tile: the ensemble after, statistics, and what is kept and watched of each draw."""
-        program = self.program
-        stream = Stream(run.root, chain)
-        ensemble, draws = program.kernel.sweep(stream, run.step, ensemble, run.tuning, program.target)
-
-        def fold(memories: dict[str, PyTree], draw: Transition) -> tuple[dict[str, PyTree], None]:
-            folds, target = program.statistics, program.target
-            return {name: fold.update(memories[name], draw, target) for name, fold in folds.items()}, None
-
-        statistics, _ = jax.lax.scan(fold, statistics, draws)
-        kept = jax.vmap(program.keep, in_axes=(0, None))(draws, program.target)
-        return ensemble, statistics, kept, program.adaptation.watch(draws)
-
     def adapt(self, run: Run, watched: PyTree) -> tuple[PyTree, PyTree]:
         chains = jax.lax.psum((run.chain >= 0).sum(dtype=jnp.int32), CHAINS)
         count = (chains * self.program.kernel.draws_per_sweep).astype(run.ensemble.log_density.dtype)
@@ -253,9 +237,7 @@ class _Sweep(NamedTuple):
         # reason that tiles are.
         memory, tuning, step, window, count = isolated((run.adaptation, run.tuning, run.step, run.window, count))
         pool = Pool(self.layout.split(run.chain), count)
-        progress = (step - window[0]).astype(run.ensemble.log_density.dtype)
-        progress = progress / jnp.maximum(window[1], 1).astype(progress.dtype)
-        return isolated(self.program.adaptation.update(memory, tuning, watched, pool, progress))
+        return isolated(learned(self.program.adaptation, memory, tuning, watched, pool, step - window[0], window[1]))
 
 
 def _join(tree: PyTree) -> PyTree:
@@ -263,7 +245,7 @@ def _join(tree: PyTree) -> PyTree:
     return jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), tree)
 
 
-def _on_mesh(function: Callable[..., Any], mesh: Mesh, inside: Any, outside: Any) -> Callable[..., Any]:
+def on_mesh(function: Callable[..., Any], mesh: Mesh, inside: Any, outside: Any) -> Callable[..., Any]:
     """`function` of one tuple of arguments, run by every device on its own chains."""
 
     def spread(arguments: tuple[Any, ...]) -> Any:

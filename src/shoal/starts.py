@@ -72,9 +72,9 @@ def dispersed(
             break
         redrawn += missing.size
     else:
-        raise ValueError(_why_not_finite(model, target, points[missing[0]], missing.size, num_superchains))
+        raise ValueError(why_not_finite(model, target, points[missing[0]], missing.size, num_superchains))
     superchain = np.arange(num_chains) * num_superchains // num_chains
-    return Starts(points[superchain], superchain, _redrawn(redrawn, num_superchains))
+    return Starts(points[superchain], superchain, starts_redrawn(redrawn, num_superchains))
 
 
 def given(model: Model, target: Target, positions: Any, num_chains: int, dtype: type) -> Starts:
@@ -106,9 +106,9 @@ def given(model: Model, target: Target, positions: Any, num_chains: int, dtype: 
         )
     points, superchain = np.unique(position, axis=0, return_inverse=True)
     points, superchain = _in_order(points, superchain.reshape(-1))
-    bad = np.flatnonzero(~np.asarray(_is_finite(target, jnp.asarray(points))))
+    bad = np.flatnonzero(~np.asarray(is_finite_at(target, jnp.asarray(points))))
     if bad.size:
-        why = _why_not_finite(model, target, points[bad[0]], bad.size, len(points))
+        why = why_not_finite(model, target, points[bad[0]], bad.size, len(points))
         raise ValueError(f"initial_positions: chain {np.argmax(superchain == bad[0])}. {why}")
     return Starts(position, superchain, (), chosen=True)
 
@@ -128,7 +128,7 @@ def _drawn(
 ) -> tuple[Float[Array, "num dim"], Bool[Array, " num"]]:
     """Points of an attempt, and whether each is one to begin at."""
     points = points_of(key, attempt, (num, target.dim), dtype)
-    return points, _is_finite(target, points)
+    return points, is_finite_at(target, points)
 
 
 def key_of_starts(root: PRNGKeyArray) -> PRNGKeyArray:
@@ -142,12 +142,14 @@ def points_of(key: PRNGKeyArray, attempt: Int[Array, ""], shape: tuple[int, int]
 
 
 @eqx.filter_jit
-def _is_finite(target: Target, position: Float[Array, "points dim"]) -> Bool[Array, " points"]:
+def is_finite_at(target: Target, position: Float[Array, "points dim"]) -> Bool[Array, " points"]:
+    """Whether log density and gradient are finite, so that a chain can begin there."""
     log_density, gradient = target(position)
     return jnp.isfinite(log_density) & jnp.isfinite(gradient).all(-1)
 
 
-def _redrawn(count: int, num_superchains: int) -> tuple[Finding, ...]:
+def starts_redrawn(count: int, num_superchains: int) -> tuple[Finding, ...]:
+    """What to say of starts that had to be drawn again."""
     if count == 0:
         return ()
     words = (
@@ -158,12 +160,12 @@ def _redrawn(count: int, num_superchains: int) -> tuple[Finding, ...]:
     return (Finding("starts redrawn", "starts", float(count), words, remedy, blocking=False),)
 
 
-def _why_not_finite(model: Model, target: Target, point: np.ndarray, bad: int, points: int) -> str:
+def why_not_finite(model: Model, target: Target, point: np.ndarray, bad: int, points: int) -> str:
     """One paragraph: what is not finite, which parameter is to blame, and what to do."""
     log_density, gradient = (np.asarray(part)[0] for part in _value(target, jnp.asarray(point[None])))
     names = np.array(model.layout.parameters())
     what = f"the log density is {log_density}" if not np.isfinite(log_density) else "its gradient is not finite"
-    is_finite = lambda trials: np.asarray(_is_finite(target, jnp.asarray(trials)))
+    is_finite = lambda trials: np.asarray(is_finite_at(target, jnp.asarray(trials)))
     culprits = culprits_at(point, names, gradient, is_finite)
     where = f"The cause is in {', '.join(culprits)}" if culprits else "No single parameter is the cause"
     values = model.constrain(point)

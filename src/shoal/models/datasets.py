@@ -104,12 +104,13 @@ def check_rows(data: Any) -> int:
     return lengths.pop()
 
 
-def conform(old: Any, new: Any) -> Any:
+def conform(old: Any, new: Any, giver: str = "with_data") -> Any:
     """Bring new data into the form of the old, so that the same program serves them.
 
     Args:
         old: as from `read`.
         new: as from `read`.
+        giver: what they were given to, for messages.
 
     Returns:
         `new`, its whole numbers in the types of `old`; floats keep their precision.
@@ -120,7 +121,7 @@ def conform(old: Any, new: Any) -> Any:
     if jax.tree.structure(old) != jax.tree.structure(new):
         names = [", ".join(name for name, _ in named_leaves(data)) or "nothing" for data in (old, new)]
         raise ValueError(
-            f"with_data was given {names[1]}, but the model's data are {names[0]}. New data must have the "
+            f"{giver} was given {names[1]}, but the model's data are {names[0]}. New data must have the "
             "same structure, so that the compiled program serves them; build a new shoal.Model for other "
             "data."
         )
@@ -128,7 +129,7 @@ def conform(old: Any, new: Any) -> Any:
     def conform_leaf(path: tuple[Any, ...], before: np.ndarray, after: np.ndarray) -> np.ndarray:
         if before.shape != after.shape or not np.can_cast(after.dtype, before.dtype, "same_kind"):
             raise ValueError(
-                f"with_data was given {leaf_name(path)} of shape {after.shape} and type {after.dtype}, but "
+                f"{giver} was given {leaf_name(path)} of shape {after.shape} and type {after.dtype}, but "
                 f"the model has shape {before.shape} and type {before.dtype}. New data must have the same "
                 "shapes and types, so that the compiled program serves them; build a new shoal.Model for "
                 "data of another shape."

@@ -1,0 +1,1 @@
+"""Simulation-based calibration: whether model and sampler give back the parameters that data were made with."""
