@@ -149,7 +149,7 @@ def test_public_names():
     """A change here is a change of interface: it goes into the changelog."""
     assert sorted(shoal.__all__) == [
         "Auto", "Calibration", "ChEES", "Check", "Finding", "HMC", "Handle", "MAMS", "MEADS", "ManyResults", "Model",
-        "NUTS", "Parameter", "Result", "check", "cholesky_corr", "examples", "from_blackjax", "from_numpyro",
+        "NUTS", "Parameter", "Result", "Until", "check", "cholesky_corr", "examples", "from_blackjax", "from_numpyro",
         "interval", "load", "ordered", "param", "positive", "real", "resume", "sample", "sample_many", "sbc", "simplex",
         "start", "unit_interval",
     ]  # fmt: skip

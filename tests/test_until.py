@@ -137,10 +137,12 @@ def test_looks_double_and_halve():
     looks = [next_look(0, 1)]
     while looks[-1] < 1000:
         looks.append(next_look(looks[-1], 1))
-    assert looks == [8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024]
+    assert looks[:14] == [4, 5, 6, 7, 8, 10, 12, 14, 16, 20, 24, 28, 32, 40]
+    assert all(2 * half == look for half, look in zip(looks, looks[4:], strict=False))
     assert all(next_look(done, 1) > done for done in range(3000))
     of_sweeps = [next_look(done, 20) for done in (0, 20, 40, 60, 80)]
     assert of_sweeps == [20, 40, 60, 80, 100]
+    assert [next_look(done, 100) for done in (0, 100, 400, 1000, 1100)] == [100, 200, 500, 1100, 1300]
 
 
 def rule(chains=128, groups=GROUPS, **asked) -> Rule:
@@ -174,9 +176,11 @@ def normal(seed=0, chains=128, draws=512, rho=0.5):
 def test_draws_of_the_target_end_soon():
     """1,000 effective draws take 23.4 draws of each chain at an autocorrelation time of 3."""
     ends = [ending(normal(seed))[0] for seed in range(20)]
-    assert max(ends) <= 32
-    assert min(ends) >= 24
-    assert min(ending(normal(seed, rho=0.0))[0] for seed in range(5)) == 16, "not before there is a look at half of it"
+    assert max(ends) <= 40
+    assert 23 <= np.median(ends) <= 32
+    assert min(ends) >= 20
+    soon = [ending(normal(seed, rho=-0.3), of=rule(ess=300))[0] for seed in range(5)]
+    assert min(soon) == 8, "not before there is a look at half as many"
 
 
 def moving(z):
@@ -234,9 +238,9 @@ def test_a_wrong_scale_and_a_flat_direction_do_not_end():
 def test_precision_is_what_was_asked_for():
     z = normal(draws=512)
     four_thousand, _ = ending(z, of=rule(ess=4000))
-    assert four_thousand in (96, 128), "94 draws are as many"
+    assert four_thousand in (96, 112, 128), "94 draws are as many"
     assert ending(z, of=rule(ess=None, rel_mcse=1 / math.sqrt(4000)))[0] == four_thousand
-    assert ending(z, of=rule(ess=None, mcse={"x": 0.01}))[0] in (256, 384), "234: the error is sqrt(3 / (128 n))"
+    assert ending(z, of=rule(ess=None, mcse={"x": 0.01}))[0] in (224, 256, 320), "234: the error is sqrt(3 / (128 n))"
     end, words = ending(z, of=rule(ess=1e6))
     assert end is None
     assert "of 1,000,000 effective draws" in words
@@ -303,7 +307,7 @@ def same(mine, theirs):
 def test_a_run_ends_by_itself(whole):
     assert whole.converged
     assert not whole.interrupted
-    assert whole.num_draws in (16, 24, 32, 48, 64, 96, 128)
+    assert whole.num_draws == next_look(whole.num_draws - 1, 1) < 200
     assert whole.settings["until"] == {"ess": 1000.0, "max_samples": 10000}
     assert not [finding for finding in whole.findings if finding.blocking]
     longer = sample(num_samples=whole.num_draws)
@@ -379,7 +383,7 @@ def test_the_most_draws_end_a_run(tmp_path):
 
 def test_thinned_draws_end_at_multiples():
     result = sample(thinning=5, until=shoal.Until(ess=3000))
-    assert result.num_draws in (2, 3, 4, 5, 7, 10, 13, 20, 26, 39, 52)
+    assert 5 * result.num_draws == next_look(5 * result.num_draws - 1, 5)
     capped = sample(thinning=3, until=shoal.Until(ess=1e6, max_samples=20))
     assert capped.num_draws == 6
 

@@ -15,8 +15,8 @@ USUAL_ESS, MOST_SAMPLES = 1000.0, 10_000
 class Until:
     """How precise an answer is to be before a run ends: `shoal.sample(model, until=shoal.Until(ess=4000))`.
 
-    A run ends at the first of the numbers of draws 8, 12, 16, 24, 32, 48, ... at which all that is asked for holds, its
-    means agree with those of its first part, Stein's identities hold, and no finding forbids to use the draws
+    A run ends at the first of the numbers of draws 8, 10, 12, 14, 16, 20, 24, ... at which all that is asked for holds,
+    its means agree with those of its first part, Stein's identities hold, and no finding forbids to use the draws
     (`docs/stopping.md` has the rule). The tuning is fixed before the first of these draws.
 
     Attributes:

@@ -1,7 +1,7 @@
 r"""Whether a run may end: what it has said at the ends of windows, and what is asked of it.
 
-Looks are at \(n = 8, 12, 16, 24, 32, 48, \dots\) draws of each chain, so that the look before the last was at about
-half as many. Only there a decision is made, and only if all hold:
+Looks are at \(n = 4, 5, 6, 7, 8, 10, 12, 14, 16, 20, \dots\) draws of each chain: four to a doubling, so that the
+fourth before the last was at half as many. Only there a decision is made, and only if all hold:
 
 1. every mean rests on at least five autocorrelation times of draws of each chain, \(\mathrm{ESS} \ge 5 C\), and nested
    R-hat is at most \(\sqrt{1 + 1/M + \tau}\), \(\tau = 10^{-4}\) (Margossian et al., arXiv:2110.13017, whose rule with
@@ -25,13 +25,11 @@ from scipy.special import ndtr, stdtrit
 from shoal.diagnostics.precision import Precision
 from shoal.until import Until
 
-FIRST_LOOK = 8
+FIRST_LOOK, LOOKS = 4, 4
 TIMES, TAU = 5.0, 1e-4
 DRIFT_ERRORS, STEIN_ERRORS = 3.0, 4.0
 # What varies less than so many roundings of its own size is a constant.
 ROUNDINGS = 8
-# The look of half as many draws is the one before the last.
-HALF = 2
 
 
 def next_look(done: int, unit: int) -> int:
@@ -43,7 +41,7 @@ def next_look(done: int, unit: int) -> int:
     """
     size = FIRST_LOOK
     while True:
-        for look in (size, size + size // 2):
+        for look in range(size, 2 * size, size // LOOKS):
             if (look := -(-look // unit) * unit) > done:
                 return look
         size *= 2
@@ -150,8 +148,8 @@ class Rule:
 
     def _drift(self, now: Precision, draws: int, before: Sequence[Earlier]) -> str:
         place, labels = self._means()
-        half = [look for look in before if look.draws < draws][-HALF:]
-        if len(half) < HALF:
+        half = [look for look in before if look.draws < draws][-LOOKS:]
+        if len(half) < LOOKS:
             return "there was no earlier look to compare with"
         then = half[0]
         late = draws - then.draws
@@ -203,7 +201,7 @@ class Looks:
     def add(self, draws: int, now: Precision) -> None:
         """Remember what was seen."""
         if not self.earlier or self.earlier[-1].draws < draws:
-            self.earlier = [*self.earlier[-HALF:], Earlier(draws, now.mean, now.mcse)]
+            self.earlier = [*self.earlier[-LOOKS:], Earlier(draws, now.mean, now.mcse)]
 
     @property
     def arrays(self) -> dict[str, np.ndarray]:
