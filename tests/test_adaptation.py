@@ -55,7 +55,9 @@ def test_trajectory_is_long_enough_for_the_slowest_direction():
     assert 2.2 * np.sqrt(0.8 * largest) < float(tuning.trajectory) < 2.2 * np.sqrt(1.3 * largest)
 
 
-@pytest.mark.parametrize("target_accept", [0.6, 0.8, 0.95])
+@pytest.mark.parametrize(
+    "target_accept", [pytest.param(0.6, marks=pytest.mark.slow), 0.8, pytest.param(0.95, marks=pytest.mark.slow)]
+)
 def test_step_size_reaches_the_acceptance_that_was_asked_for(target_accept):
     """The harmonic mean over chains, on average over draws made with the settled step size."""
     sampler = shoal.ChEES(target_accept=target_accept)

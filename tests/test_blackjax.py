@@ -61,7 +61,7 @@ def from_exact_draws(kernel, tuning, dtype):
     return worst_z(exact, position), kept["info"]
 
 
-@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("dtype", [np.float32, pytest.param(np.float64, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
 def test_lifted_algorithm_leaves_target_invariant(blackjax, algorithm, dtype):
     recipe = sampler(blackjax, algorithm)

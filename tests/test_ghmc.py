@@ -67,7 +67,7 @@ def worst_of_memory(ensemble) -> tuple[float, str]:
     return float(z[where].max()), where
 
 
-@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("dtype", [np.float32, pytest.param(np.float64, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("name", EXACT)
 @pytest.mark.parametrize("num_steps", [1, 3])
 def test_joint_law_is_invariant(num_steps, name, dtype):
@@ -132,7 +132,7 @@ def alone():
     return warmed(Placement.of(128, 32, jax.devices()[:1]))
 
 
-@pytest.mark.parametrize("num_devices", [2, 4])
+@pytest.mark.parametrize("num_devices", [pytest.param(2, marks=pytest.mark.slow), 4])
 def test_devices_change_no_draw(alone, num_devices):
     assert_bitwise_equal(warmed(Placement.of(128, 32, jax.devices()[:num_devices])), alone)
 

@@ -241,7 +241,7 @@ def test_burns_in_scales_two_orders_apart(precondition):
     np.testing.assert_allclose(run.tuning.metric.scale, sd if precondition else 1.0, rtol=0.1)
 
 
-@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("dtype", [np.float32, pytest.param(np.float64, marks=pytest.mark.slow)])
 def test_burns_in_scales_twelve_orders_apart(dtype):
     """From 1e-6 to 1e6, with starts of order 1: a million standard deviations out, or in a millionth of one."""
     sd = np.logspace(-6, 6, 20)

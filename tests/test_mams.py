@@ -93,7 +93,7 @@ def test_what_mutants_are_made_from_is_the_kernel(name):
     np.testing.assert_array_equal(taken_apart, whole)
 
 
-@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("dtype", [np.float32, pytest.param(np.float64, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("name", ["skewed", "heavy-tailed"])
 def test_two_stages_leave_the_target_invariant(name, dtype):
     x, moved = run_from_exact_draws(kernels.MAMS(integrator=MCLACHLAN), name, dtype)
@@ -272,7 +272,7 @@ def alone():
     return warmed_and_sampled(Placement.of(128, 16, jax.devices()[:1]))
 
 
-@pytest.mark.parametrize("num_devices", [2, 8])
+@pytest.mark.parametrize("num_devices", [pytest.param(2, marks=pytest.mark.slow), 8])
 def test_devices_change_no_draw(alone, num_devices):
     assert_bitwise_equal(warmed_and_sampled(Placement.of(128, 16, jax.devices()[:num_devices])), alone)
 

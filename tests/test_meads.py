@@ -33,7 +33,10 @@ def published(covariance: np.ndarray, draws: int) -> tuple[float, float]:
     return step_size, max(1.0 / np.sqrt(ratio(correlation)), 1.0 / (draws * step_size))
 
 
-@pytest.mark.parametrize("name", COVARIANCES)
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=[pytest.mark.slow] * name.startswith("one wide direction,")) for name in COVARIANCES],
+)
 def test_published_rule_finds_step_size_and_damping(name):
     """From dispersed starts. Eigenvalues of 64 chains, averaged over the last quarter of 500 draws: 10% suffice."""
     covariance = COVARIANCES[name]

@@ -365,7 +365,7 @@ def alone():
     return learned_and_drawn(Placement.of(128, 16, jax.devices()[:1]))
 
 
-@pytest.mark.parametrize("num_devices", [2, 8])
+@pytest.mark.parametrize("num_devices", [pytest.param(2, marks=pytest.mark.slow), 8])
 def test_devices_change_no_draw(alone, num_devices):
     assert_bitwise_equal(learned_and_drawn(Placement.of(128, 16, jax.devices()[:num_devices])), alone)
 

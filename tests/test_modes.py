@@ -183,7 +183,7 @@ def test_where_most_starts_lead_to_a_mode_without_mass_the_others_lead(monkeypat
     assert result.gradients.warmup < 20_000
 
 
-@pytest.mark.parametrize(("lower", "wider"), [(0.0, 1.0), (8.8, 9.0)])
+@pytest.mark.parametrize(("lower", "wider"), [pytest.param(0.0, 1.0, marks=pytest.mark.slow), (8.8, 9.0)])
 def test_modes_with_mass_are_kept_and_told(lower, wider, monkeypatch):
     """Equal masses, of equal or of very different width."""
 

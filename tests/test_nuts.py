@@ -60,7 +60,7 @@ def test_draws_one_by_one_are_those_of_the_bundle(alone):
         np.testing.assert_allclose(ensemble.position[:, 1:], alone[0]["values"]["beta"][draw, :16], atol=1e-4)
 
 
-@pytest.mark.parametrize("devices", [2, 4])
+@pytest.mark.parametrize("devices", [pytest.param(2, marks=pytest.mark.slow), 4])
 def test_devices_change_no_draw(alone, devices):
     assert_bitwise_equal(sampled(devices=devices), alone)
 
@@ -157,7 +157,7 @@ def test_leaves_that_are_not_finite_end_the_tree_and_are_never_drawn():
     assert 0.0 < stats["diverging"].mean() < 1.0
 
 
-@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("dtype", [np.float32, pytest.param(np.float64, marks=pytest.mark.slow)])
 def test_nothing_in_our_own_code_promotes_silently(strict, dtype):
     with with_x64(dtype):
         target = Target(lambda z, data: -0.5 * jnp.sum(z * z), lambda z, data: {"z": z}, None, DIM)

@@ -80,7 +80,7 @@ def alone():
     return warmed_and_sampled(Placement.of(256, 32, jax.devices()[:1]))
 
 
-@pytest.mark.parametrize("num_devices", [2, 4, 8])
+@pytest.mark.parametrize("num_devices", [2, pytest.param(4, marks=pytest.mark.slow), 8])
 def test_devices_change_no_draw(alone, num_devices):
     assert_bitwise_equal(warmed_and_sampled(Placement.of(256, 32, jax.devices()[:num_devices])), alone)
 
@@ -89,7 +89,7 @@ def test_devices_change_no_draw(alone, num_devices):
     "example",
     [
         "eight_schools",
-        "diabetes",
+        pytest.param("diabetes", marks=pytest.mark.slow),
         pytest.param("stochastic_volatility", marks=pytest.mark.slow),
         pytest.param("gaussian_process", marks=pytest.mark.slow),
     ],
@@ -128,7 +128,7 @@ def test_default_tile(platform, chains, devices, tile, used):
     assert (placement.layout.tile, len(placement.layout.devices)) == (tile, used)
 
 
-@pytest.mark.parametrize("devices", [1, 2, 3, 4])
+@pytest.mark.parametrize("devices", [1, pytest.param(2, marks=pytest.mark.slow), 3, 4])
 def test_few_chains_in_the_rows_of_many_draw_the_same(devices):
     """Scouts run the program of all chains; on no device do they wait for a tile that another could take."""
     many = Placement.of(128, 32, jax.devices()[:devices])

@@ -9,7 +9,7 @@ is above nine times the promised one. The oracle knows how many draws 1,000 effe
 all runs of a law, of the quantity that takes most in every second run, measured in the others. What a run costs is
 its gradients, warmup included.
 
-Adversaries: `cases.ADVERSARIES` with as many chains, at most 2,000 draws of each. A wrong answer that is certified is
+Adversaries: `cases.ADVERSARIES` with as many chains, at most 1,000 draws of each. A wrong answer that is certified is
 off by more than five of its errors and a fifth of a standard deviation, in a run that says it has converged.
 
 `python -m benchmarks.calibration --render` writes the tables and the figure of the docs from the file.
@@ -35,7 +35,7 @@ from .stops import FALSE, WITHIN, run
 RESULTS = Path(__file__).parents[1] / "results" / "calibration.json"
 CHAINS = (16, 64, 256, 1024)
 DEAR = ("breast_cancer",)
-MOST = 2000
+MOST = 1000
 # Of all laws together.
 COVERED, MOST_FALSE = (0.93, 0.97), 0.01
 LESS = shoal.Until(max_samples=MOST)
