@@ -35,7 +35,9 @@ def test_breast_cancer_agrees_with_the_reference(targets, seeds):
     reference = {name: np.asarray(values) for name, values in reference.items()}
     model = shoal.examples.load("breast_cancer")
     for seed in seeds:
-        result = shoal.sample(model, seed=seed, progress_bar=False)
+        # In validation 500 draws of each chain, which show more.
+        asked = {} if seed == 0 else {"num_samples": 500}
+        result = shoal.sample(model, seed=seed, progress_bar=False, **asked)
         assert result.converged, result.findings
         draws = result.draws
         z = np.concatenate([np.log(draws["tau"])[..., None], np.log(draws["lamb"]), draws["beta"]], axis=-1)
@@ -82,7 +84,7 @@ def german_credit(targets, monkeypatch):
 def test_german_credit_agrees_with_the_ground_truth(german_credit):
     model, truth = german_credit
     for seed in range(5):
-        result = shoal.sample(model, seed=seed, progress_bar=False)
+        result = shoal.sample(model, seed=seed, num_samples=500, progress_bar=False)
         assert result.converged, result.findings
         for name, draws in result.draws.items():
             flat = draws.reshape(*draws.shape[:2], -1)

@@ -18,6 +18,7 @@ off by more than five of its errors and a fifth of a standard deviation, in a ru
 import argparse
 import json
 import platform
+import re
 import sys
 import time
 from collections.abc import Iterable
@@ -38,6 +39,8 @@ DEAR = ("breast_cancer",)
 MOST = 1000
 # Of all laws together.
 COVERED, MOST_FALSE = (0.93, 0.97), 0.01
+# Chains: of fewer, less than one belongs into a mode that holds 2% of the mass.
+ENOUGH = 64
 LESS = shoal.Until(max_samples=MOST)
 
 
@@ -76,14 +79,16 @@ def main() -> None:
 
 
 def certified_wrong(found: dict[str, Any]) -> int:
-    """Of an adversary's runs."""
-    return sum(row["certified_wrong"] for row in found["by_chains"])
+    """Of an adversary's runs with chains enough to reach every mode that they are asked to see."""
+    return sum(row["certified_wrong"] for row in found["by_chains"] if row["chains"] >= ENOUGH)
 
 
 def write(made: dict[str, Any], out: Path | None) -> None:
     """What there is so far."""
     if out is not None:
-        out.write_text(json.dumps(made | {"overall": overall(made["stops"].values())}, indent=1) + "\n")
+        text = json.dumps(made | {"overall": overall(made["stops"].values())}, indent=1)
+        a_line_each = re.sub(r'\{\s+"chains".*?\}', lambda row: " ".join(row[0].split()), text, flags=re.DOTALL)
+        out.write_text(a_line_each + "\n")
 
 
 def stops(name: str, chains: Iterable[int], seeds: Iterable[int]) -> dict[str, Any]:
@@ -155,7 +160,7 @@ def against(name: str, chains: Iterable[int], seeds: Iterable[int]) -> dict[str,
             try:
                 row = run(case, model, count, seed, LESS)
             except ValueError as error:  # refused, in words
-                row = {"converged": False, "wrong": False, "off": None, "findings": [str(error)[:80]], "draws": 0}
+                row = {"converged": False, "wrong": False, "findings": [str(error)[:80]], "draws": 0}
             rows.append(row | {"took": time.perf_counter() - began})
         certified = [row["converged"] for row in rows]
         silent = [row["converged"] and row["wrong"] for row in rows]

@@ -30,14 +30,11 @@ def tables(made: dict[str, Any]) -> str:
         stops.append([f"`{name}`", *_numbers(law), *_costs([run for run in law["runs"] if run["ended"]])])
     everything = [run for law in made["stops"].values() for run in law["runs"] if run["ended"]]
     stops.append(["**all**", *_numbers(total), *_costs(everything)])
-    against = [["adversary", "what is hard", "chains", "runs", "certified", "certified wrong", "findings"]]
+    against = [["adversary", "what is hard", "runs", "certified, by chains", "certified wrong", "findings that block"]]
     for covered in (True, False):
         for name, found in made["adversaries"].items():
-            for row in found["by_chains"] if found["covers"] == covered else ():
-                wrong = f"**{row['certified_wrong']}**" if row["certified_wrong"] else "0"
-                kinds = ", ".join(f"`{kind}`" for kind in row["findings"]) or "-"
-                cells = [f"{row['chains']:,}", str(row["runs"]), str(row["certified"]), wrong, kinds]
-                against.append([f"`{name}`", found["note"], *cells])
+            if found["covers"] == covered:
+                against.append([f"`{name}`", found["note"] or "a neck", *_against(found["by_chains"])])
     with_ = made["made_with"]
     versions = ", ".join(f"{name} {with_[name]}" for name in ("shoal", "jax", "numpy", "python"))
     return "\n\n".join(
@@ -45,9 +42,17 @@ def tables(made: dict[str, Any]) -> str:
             f"Made with {versions} on {with_['machine']}. Of {count:,} runs {total['not_ended']} had not ended after "
             "10,000 draws of each chain.",
             _table(stops, "lrrrrrrr"),
-            _table(against, "llrrrrl"),
+            _table(against, "llrlrl"),
         ]
     )
+
+
+def _against(rows: list[dict[str, Any]]) -> list[str]:
+    certified = ", ".join(f"{row['chains']:,}: {row['certified']}" for row in rows)
+    wrong = sum(row["certified_wrong"] for row in rows)
+    kinds = sorted({kind for row in rows for kind in row["findings"]})
+    named = ", ".join(f"`{kind}`" for kind in kinds) or "-"
+    return [str(sum(row["runs"] for row in rows)), certified, f"**{wrong}**" if wrong else "0", named]
 
 
 def _numbers(law: dict[str, Any]) -> list[str]:
@@ -74,10 +79,10 @@ def draw(made: dict[str, Any], path: Path) -> None:
         left.plot([law["covered"]], [place], "o", color=ACCENT, label="reported error")
     left.axvline(0.95, color=INK, lw=1)
     left.axvspan(0.93, 0.97, color=FAINT, alpha=0.15, lw=0)
-    left.set(yticks=range(len(laws)), xlim=(0.88, 1.0), xlabel="share of 95% intervals that hold the answer")
+    left.set(yticks=range(len(laws)), xlim=(0.85, 1.0), xlabel="share of 95% intervals that hold the answer")
     left.set_yticklabels([name.removeprefix("eight_schools-").removeprefix("kidiq-") for name in reversed(laws)])
     handles, names = left.get_legend_handles_labels()
-    left.legend(handles[:2], names[:2], frameon=False, loc="lower left")
+    left.legend(handles[:2], names[:2], frameon=False, ncols=2, loc="upper center", bbox_to_anchor=(0.4, -0.16))
     runs = [run for law in made["stops"].values() for run in law["runs"] if run["ended"]]
     counts = sorted({run["chains"] for run in runs})
     rng = np.random.default_rng(0)
