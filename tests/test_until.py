@@ -6,6 +6,7 @@ precision was reached, drift kept the run from ending at 3 and Stein's identitie
 
 import contextlib
 import math
+import pickle
 
 import jax
 import jax.numpy as jnp
@@ -15,6 +16,8 @@ import numpyro.distributions as dist
 import pytest
 
 import shoal
+import simulated
+from shoal import deciding
 from shoal.diagnostics.enough import Looks, Rule, next_look
 from shoal.diagnostics.estimates import rhat_nested
 from shoal.diagnostics.precision import precision
@@ -160,7 +163,7 @@ def ending(z, gradient=None, of: Rule | None = None):
     looks, words, draws = Looks(), "", next_look(0, 1)
     while draws <= z.shape[1]:
         now = simulated_precision(everything[:, :draws], of.superchain)
-        words = of.lacks(now, draws, looks.earlier, np.zeros(2 * DIM + 1))
+        words = of.lacks(now, draws, looks.earlier, np.zeros(2 * DIM + 1)).words
         looks.add(draws, now)
         looks = Looks.restored(looks.arrays)  # as by a checkpoint
         if not words:
@@ -409,6 +412,7 @@ def test_unknown_names_and_numbers_are_refused(tmp_path):
         {"ess": -3},
         {"ess": True},
         {"ess": "many"},
+        {"ess": 10**400},
         {"rel_mcse": 0},
         {"rel_mcse": math.nan},
         {"mcse": {"a": -1}},
@@ -426,6 +430,10 @@ def test_unknown_names_and_numbers_are_refused(tmp_path):
         sample(num_samples=5, until=shoal.Until())
     with pytest.raises(ValueError, match=r"got 'nobody', expected names.*'ratio'"):
         sample(until=shoal.Until(mcse={"nobody": 1}))
+    with pytest.raises(ValueError, match=r"thinning=50 with Until\(max_samples=20\)"):
+        sample(thinning=50, until=shoal.Until(max_samples=20))
+    with pytest.raises(ValueError, match=r"the draws of 'a' are not kept"):
+        sample(keep=["tau"], until=shoal.Until(quantiles=True))
     with pytest.raises(ValueError, match=r"until: got int"):
         sample(until=1000)
     sample(tmp_path / "run", num_samples=5)
@@ -433,8 +441,73 @@ def test_unknown_names_and_numbers_are_refused(tmp_path):
         shoal.resume(tmp_path / "run", MODEL, num_samples=5, until=shoal.Until())
 
 
+def ratios():
+    c = numpyro.sample("c", dist.Normal(0, 1))
+    d = numpyro.sample("d", dist.Normal(0, 1))
+    numpyro.deterministic("u", 10 * c)
+    numpyro.deterministic("v", 0.1 * d)
+
+
+def test_means_of_one_quantity_are_not_taken_for_those_of_another(tmp_path):
+    model = shoal.from_numpyro(ratios)
+    first = shoal.sample(model, out=tmp_path / "run", until=shoal.Until(ess=200, mcse={"v": 0.05}), **BY_HAND)
+    asked = shoal.Until(ess=200, mcse={"u": 0.1})
+    result = shoal.resume(tmp_path / "run", model, until=asked, progress_bar=False)
+    assert result.num_draws > 2 * first.num_draws
+    assert result.table["u"]["mcse_mean"] < 0.11
+    assert list(shoal.Until(mcse={"b": 1, "a": 2}).mcse) == ["a", "b"]
+
+
+def test_what_does_not_hold_at_the_end_is_in_doubt():
+    """A kernel that is biased, or here a wall: draws are precise, and Stein's identities do not hold."""
+    wall = shoal.Model(
+        params={"a": shoal.real(2)}, log_density=lambda p: -0.5 * jnp.sum(p["a"] ** 2) - 1e4 * (p["a"][0] > 1.5)
+    )
+    result = shoal.sample(wall, **{**BY_HAND, "sampler": "chees"}, until=shoal.Until(max_samples=200))
+    doubt = next(finding for finding in result.findings if finding.kind == "stein")
+    assert doubt.blocking
+    assert "an edge there" in doubt.words
+    assert not result.converged
+
+
+def test_time_that_is_asked_for_is_kept():
+    asked = shoal.Until(ess=1e7, max_samples=10**6, max_seconds=2.0)
+    result = sample(until=asked, keep="moments")
+    assert result.interrupted
+    assert {"ended", "imprecise"} <= {finding.kind for finding in result.findings}
+
+
+def test_few_effective_draws_of_few_chains_are_those_that_are_reported():
+    """Stretches may be too short to know an error by, where few effective draws are asked for."""
+    slow = shoal.Model(params={"x": shoal.real(2)}, log_density=lambda p: -0.5 * jnp.sum(p["x"] ** 2))
+    asked = {**BY_HAND, "num_chains": 4, "num_superchains": 4, "sampler": shoal.HMC(step_size=0.3, num_steps=1)}
+    result = shoal.sample(slow, until=shoal.Until(ess=100), **asked)
+    table = result.table["x"]
+    assert ((table["sd"] / table["mcse_mean"]) ** 2 >= 100).all()
+
+
+def test_divergences_must_be_known_to_be_few_enough():
+    shares = lambda *each: np.repeat(np.array(each, float), 16)
+    result = simulated.result(64, 100)
+    for counts, expected in ((shares(0, 0, 0, 0), (0, 0)), (shares(8, 8, 8, 8), (0.05, 0.12))):
+        diverging = np.arange(100) < counts[:, None]
+        result.sample_stats["diverging"] = diverging
+        least, most = deciding._diverging(result)
+        assert least <= diverging.mean() <= most
+        assert least >= expected[0]
+        assert most <= expected[1]
+
+
+def test_the_same_call_leaves_a_run_of_so_many_draws_as_it_is(tmp_path):
+    first = sample(tmp_path / "run", num_samples=30)
+    again = sample(tmp_path / "run")
+    assert again.num_draws == first.num_draws == 30
+
+
 def test_what_was_asked_for_survives_json():
     asked = shoal.Until(ess=None, rel_mcse=0.1, mcse={"a": 0.5}, quantiles=True, max_samples=77)
+    assert pickle.loads(pickle.dumps(asked)) == asked
+    assert hash(asked) == hash(shoal.Until.from_dict(asked.as_dict()))
     assert shoal.Until.from_dict(asked.as_dict()) == asked
     assert shoal.Until.from_dict(shoal.Until().as_dict()) == shoal.Until()
     assert asked.least_ess == pytest.approx(100)

@@ -8,11 +8,13 @@ import equinox as eqx
 import jax
 import numpy as np
 
-from shoal.diagnostics.enough import Looks, Rule, next_look
+from shoal.diagnostics.effective import MANY_CHAINS
+from shoal.diagnostics.enough import Lack, Looks, Rule, next_look
 from shoal.diagnostics.findings import Finding
+from shoal.diagnostics.verdict import MAX_DIVERGING
 from shoal.labels import labels
 from shoal.results.draws import Header, MemoryDraws
-from shoal.results.failure import imprecise
+from shoal.results.failure import doubtful, imprecise
 from shoal.results.folded_draws import MemoryFolds, ZarrFolds
 from shoal.results.result import Result
 from shoal.results.zarr_draws import ZarrDraws
@@ -27,8 +29,10 @@ if TYPE_CHECKING:
 type Sink = MemoryDraws | MemoryFolds | ZarrDraws
 # So few superchains are told of at the end, and no number of draws makes more of them.
 FEW = ("too_few", "superchains")
-# Nor do more draws mend these, where they are so much worse than what is let pass.
-LASTING, WORSE = ("divergences", "neck", "non_finite"), 1.5
+# Nor do more draws mend these: draws that are not finite; a neck that is so much worse than what is let pass, of as
+# many draws as its tail wants; and more divergences than are let pass, by so many of the errors of their share. As long
+# as it may be more, by so many, it is not known well enough.
+WORSE, SURE, ENOUGH = 2.0, (3.0, 2.0), 10_000
 
 
 class Decision:
@@ -49,6 +53,7 @@ class Decision:
             looks: that were remembered, by name.
         """
         self.lacks, self.judged, self.given_up = "", None, False
+        self._lack = Lack("")
         self._is_due = False
         self._session, self._header, self._looks = session, header, Looks.restored(looks)
         program, request = session.sampling.program, session.request
@@ -84,7 +89,8 @@ class Decision:
         memory = on_host(run.statistics[PRECISION], self._session.placement)
         count = int(memory.count[0])
         now = fold.precision(memory, self._rule.superchain)
-        self.lacks = self._rule.lacks(now, count, self._looks.earlier, np.asarray(fold.centre, float))
+        self._lack = self._rule.lacks(now, count, self._looks.earlier, np.asarray(fold.centre, float))
+        self.lacks = self._lack.words
         self._looks.add(count, now)
 
     def ends(self, done: int, draws: Sink, drain: Callable[[], None], told: Told | None) -> bool:
@@ -109,8 +115,14 @@ class Decision:
         )
         found = (*findings, *so_far.findings)
         against = [one for one in found if one.blocking and (one.kind, one.where) != FEW]
-        self.given_up = bool(against) and all(_lasts(one) for one in against)
-        self.lacks = f"the draws are not to be trusted yet. {against[0].words}" if against else self._tails(so_far)
+        least, most = _diverging(so_far)
+        self.given_up = bool(against) and all(_lasts(one, least, done * header.num_chains) for one in against)
+        if against:
+            self.lacks = f"the draws are not to be trusted yet. {against[0].words}"
+        elif most > MAX_DIVERGING:
+            self.lacks = f"whether more than {MAX_DIVERGING:.1%} of the transitions diverge is not known well enough"
+        else:
+            self.lacks = self._errors(so_far) or self._tails(so_far)
         if self.given_up or not self.lacks:
             self.judged = found
         return self.judged is not None
@@ -124,7 +136,25 @@ class Decision:
         """
         if self._rule is None or (self.judged is not None and not self.given_up):
             return ()
-        return (imprecise(done, length, "" if self.given_up else self.lacks, self.given_up),)
+        lack = self._lack
+        in_doubt = (doubtful(lack.doubt, lack.why),) if lack.doubt and self.judged is None else ()
+        return (*in_doubt, imprecise(done, length, "" if self.given_up else self.lacks, self.given_up))
+
+    def _errors(self, so_far: Result) -> str:
+        """What few chains lack by the error that is reported, which does without stretches of them."""
+        least = self._until.least_ess if self._until is not None else None
+        if least is None or self._header.num_chains >= MANY_CHAINS:
+            return ""
+        for name in self._session.model.parameter_names:
+            if name in so_far.variables:
+                with np.errstate(all="ignore"):
+                    ess = ((so_far.table[name]["sd"] / so_far.table[name]["mcse_mean"]) ** 2).ravel()
+                short = np.flatnonzero(ess < least)  # NaN is a constant's
+                if short.size:
+                    worst = short[ess[short].argmin()]
+                    label = so_far.labels(name)[worst]
+                    return f"{label} has {ess[worst]:,.0f} of {least:,.0f} effective draws by its autocorrelation"
+        return ""
 
     def _tails(self, so_far: Result) -> str:
         assert self._until is not None
@@ -142,8 +172,29 @@ class Decision:
         return ""
 
 
-def _lasts(finding: Finding) -> bool:
-    return finding.kind in LASTING and finding.number > WORSE * (finding.threshold or 0.0)
+def _lasts(finding: Finding, least: float, draws: int) -> bool:
+    """Whether more draws would not mend what was found.
+
+    Args:
+        finding: that blocks.
+        least: the share of transitions that diverge, at least.
+        draws: of all chains.
+    """
+    if finding.kind == "neck":
+        return draws >= ENOUGH and finding.number > WORSE * (finding.threshold or 0.0)
+    return finding.kind == "non_finite" or (finding.kind == "divergences" and least > MAX_DIVERGING)
+
+
+def _diverging(so_far: Result) -> tuple[float, float]:
+    """The share of transitions that diverge, at least and at most, by the spread of chains."""
+    if so_far.moments is None:
+        shares = np.mean(so_far.sample_stats["diverging"], axis=1)
+    else:
+        shares = so_far.moments.divergences / max(so_far.moments.count, 1)
+    chains, draws = len(shares), max(so_far.num_draws if so_far.moments is None else so_far.moments.count, 1)
+    by_chains = shares.std(ddof=1) / np.sqrt(chains) if chains > 1 else 0.0
+    error = max(by_chains, np.sqrt(max(shares.mean(), 0.0) / (chains * draws)))
+    return float(shares.mean() - SURE[0] * error), float(shares.mean() + SURE[1] * error)
 
 
 def _rule(session: Session, until: "Until") -> Rule:

@@ -79,6 +79,7 @@ class Call:
         deterministic: whether the same seed gives the same draws on a GPU, too.
         max_seconds: that it may take.
         tensorboard: whether it writes events for TensorBoard.
+        ends_as_before: whether nothing was said of its end: a run that is there has the number of draws it has.
     """
 
     model: Model
@@ -91,6 +92,7 @@ class Call:
     deterministic: bool
     max_seconds: float | None
     tensorboard: bool
+    ends_as_before: bool = False
 
 
 def checked_call(  # noqa: PLR0913  (the arguments of `shoal.sample`)
@@ -122,6 +124,7 @@ def checked_call(  # noqa: PLR0913  (the arguments of `shoal.sample`)
         ModuleNotFoundError: draws cannot be kept on disk here; the message says how to install what is missing.
     """
     check_count("thinning", thinning, 1)
+    unsaid = num_samples is None and until is None
     length, until = ending(num_samples, until, thinning)
     if until is not None:
         times = [seconds for seconds in (max_seconds, until.max_seconds) if seconds is not None]
@@ -130,6 +133,7 @@ def checked_call(  # noqa: PLR0913  (the arguments of `shoal.sample`)
     request = replace(keeping(request, model, thinning, keep), save_warmup=bool(save_warmup), until=until)
     if until is not None:
         check_errors(until, model)
+        check_quantiles(until, model, request)
     if save_warmup:
         check_coordinates(model)
         if request.folded is not None:
@@ -160,6 +164,7 @@ def checked_call(  # noqa: PLR0913  (the arguments of `shoal.sample`)
         deterministic,
         max_seconds,
         bool(tensorboard),
+        unsaid,
     )
 
 
@@ -181,7 +186,12 @@ def ending(num_samples: Any, until: Any, thinning: int) -> tuple[int, Until | No
     if num_samples is not None:
         return num_samples, None
     until = until or Until()
-    return max(until.max_samples - until.max_samples % thinning, thinning), until
+    if until.max_samples < thinning:
+        raise ValueError(
+            f"thinning={thinning} with Until(max_samples={until.max_samples}): of every {thinning} draws one is kept, "
+            "and there are not so many. Ask for more, or thin less."
+        )
+    return until.max_samples - until.max_samples % thinning, until
 
 
 def check_errors(until: Until, model: Model) -> None:
@@ -191,6 +201,16 @@ def check_errors(until: Until, model: Model) -> None:
         raise ValueError(
             f"Until(mcse=...): got {', '.join(map(repr, unknown))}, expected names of what the model '{model.name}' "
             f"has: {', '.join(map(repr, known))}. One error counts for all numbers of a parameter."
+        )
+
+
+def check_quantiles(until: Until, model: Model, request: Request) -> None:
+    """Refuse quantiles of what is not kept."""
+    kept = () if request.folded == NONE else request.keep or model.parameter_names
+    if until.quantiles and (without := [name for name in model.parameter_names if name not in kept]):
+        raise ValueError(
+            f"Until(quantiles=True): the draws of {', '.join(map(repr, without))} are not kept (keep=), and the "
+            "precision of quantiles is told by draws. Keep all parameters, or keep='moments'."
         )
 
 

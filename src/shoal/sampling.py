@@ -4,6 +4,7 @@ import contextlib
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -133,7 +134,7 @@ def sample(  # noqa: PLR0913  (the front door: each is a choice that users make)
         save_warmup=save_warmup,
         tensorboard=tensorboard,
     )
-    stop = Stop(max_seconds)
+    stop = Stop(call.max_seconds)
     # Not `start(...).wait()`: Python hands signals to the main thread alone, and there a second Ctrl-C ends at once
     # what nothing can end in another thread.
     with (
@@ -180,6 +181,12 @@ def carried_out(
         compiling.background(),
     ):
         there = None if folder is None else beginning_of(folder.path)
+        if there is not None and folder is not None and call.ends_as_before:
+            has = made(folder.path)
+            if (has.until if has.asked else there.settings.get("until")) is None:
+                length = has.asked * request.thinning or there.settings["num_samples"]
+                request = replace(request, num_samples=length, until=None)
+                call = replace(call, request=request)
         tile = call.tile if call.tile is not None or there is None else there.settings["tile"]
         placement = Placement.of(num_chains, tile)
         warn_of_idle_cores(placement.num_padded // placement.layout.tile)
@@ -236,9 +243,9 @@ def _begun(folder: RunFolder, there: Beginning | None, asked: Beginning) -> None
     num_samples = asked.settings["num_samples"]
     has = made(folder.path).draws * asked.settings.get("thinning", 1)
     if has > num_samples:
-        name = "max_samples" if "until" in asked.settings else "num_samples"
+        name = "Until(max_samples=...)" if "until" in asked.settings else "num_samples"
         raise ValueError(
-            f"{name}={num_samples}: the run in '{folder.name}' has {has} draws of each chain already. Ask for as "
+            f"{name} is {num_samples}: the run in '{folder.name}' has {has} draws of each chain already. Ask for as "
             "many or more; shoal.load reads those that are there."
         )
     folder.compare(there.versions, versions())

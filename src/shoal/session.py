@@ -152,6 +152,7 @@ class Session:
         ensemble, statistics = on_host((run.ensemble, run.statistics), self.placement)
         window = np.asarray(run.window).tolist()
         facts = {"step": int(run.step), "window": window, "done": done, "seconds": seconds, "whole": whole}
+        facts["precision_of"] = self._precision_of
         return Checkpoint.of(facts, ensemble=ensemble, statistics=statistics, adaptation=run.adaptation, **trees)
 
     def archive(self, run: Run, done: int, seconds: float, **trees: Any) -> Archive | None:
@@ -183,7 +184,15 @@ class Session:
         own = {path.removeprefix(f"{name}."): array for path, array in arrays if path.startswith(f"{name}.")}
         fresh = on_host(memory, self.placement)
         shapes = lambda arrays: {path: array.shape for path, array in arrays.items()}
-        return fresh if name == PRECISION and shapes(own) != shapes(by_path(fresh)) else like(memory, own)
+        # Two quantities of one shape are not to be taken for each other.
+        other = kept.facts.get("precision_of") != self._precision_of or shapes(own) != shapes(by_path(fresh))
+        return fresh if name == PRECISION and other else like(memory, own)
+
+    @property
+    def _precision_of(self) -> list[str]:
+        """What the means are of that precision rests on, in order."""
+        fold: Any = self.sampling.program.statistics.get(PRECISION)
+        return [] if fold is None else list(fold.names)
 
     def on_host(self, chunk: Chunk) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
         """What is kept of a chunk, `[chain, draw, *shape]`, without the chains that fill up a tile."""

@@ -2,13 +2,13 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 
 # Effective draws that are asked for where nothing else is, and the most draws of a chain.
 USUAL_ESS, MOST_SAMPLES = 1000.0, 10_000
+LARGEST = float(np.finfo(float).max)
 
 
 @dataclass(frozen=True)
@@ -61,10 +61,14 @@ class Until:
             raise ValueError("Until(ess=None): nothing is asked for. Give one of ess, rel_mcse and mcse.")
         if self.quantiles and self.least_ess is None:
             raise ValueError("Until(quantiles=True, ess=None): give ess or rel_mcse, too, which quantiles are to have.")
-        own = {name: float(error) for name, error in (self.mcse or {}).items()}
-        object.__setattr__(self, "mcse", MappingProxyType(own))
+        # In one order: what is folded is in it.
+        own = {str(name): float(self.mcse[name]) for name in sorted(self.mcse or {}, key=str)}
+        object.__setattr__(self, "mcse", own)
         object.__setattr__(self, "max_samples", int(most))
         object.__setattr__(self, "quantiles", bool(self.quantiles))
+
+    def __hash__(self) -> int:
+        return hash((self.ess, self.rel_mcse, tuple(self.mcse.items()), self.quantiles, self.max_samples))
 
     @property
     def least_ess(self) -> float | None:
@@ -91,6 +95,6 @@ class Until:
 
 def _positive(name: str, value: Any, expected: str) -> None:
     number = isinstance(value, int | float | np.number) and not isinstance(value, bool)
-    if not number or not 0 < float(value) < np.inf:
+    if not number or not 0 < value <= LARGEST:
         said = f"Until({name.removesuffix('...}')}{value!r}}})" if name.endswith("...}") else f"Until({name}={value!r})"
         raise ValueError(f"{said}: expected {expected}.")

@@ -1,6 +1,7 @@
 """Options that say how precise an answer is to be, which commands share."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -28,8 +29,12 @@ def ending(command: Callable[..., Any]) -> Callable[..., Any]:
     return command
 
 
-def until_of(options: dict[str, Any]) -> "Until | None":
+def until_of(options: dict[str, Any], last: Mapping[str, Any] | None = None) -> "Until | None":
     """What was asked for; None where nothing was.
+
+    Args:
+        options: of the command line.
+        last: what a run that goes on was last asked for, of which the options change a part.
 
     Raises:
         click.UsageError: a number of draws was, too, or an error is no number.
@@ -49,7 +54,7 @@ def until_of(options: dict[str, Any]) -> "Until | None":
 
     if "mcse" in given:
         given["mcse"] = dict(map(_error, given["mcse"]))
-    return Until(**given)
+    return replace(Until.from_dict(last) if last else Until(), **given)
 
 
 def _error(pair: str) -> tuple[str, float]:

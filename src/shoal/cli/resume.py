@@ -39,14 +39,15 @@ def resume(directory: str, target: str | None, **options: Any) -> int:
     from shoal.durable.at_url import known_of
     from shoal.durable.folder import beginning_of
     from shoal.objects import place_of
+    from shoal.results.made import made
 
     with usage():
-        until = until_of(options)
         out = place_of(directory)
         with known_of(out) as known:
-            there = beginning_of(known)
+            there, has = beginning_of(known), made(known)
         if there is None:
             raise ValueError(f"There is no run in '{out}' that can go on: give the --out of shoal sample.")
+        until = until_of(options, has.until if has.asked else there.settings.get("until"))
     target = target or there.settings.get("target")
     if target is None:
         raise click.UsageError(

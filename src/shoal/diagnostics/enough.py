@@ -15,7 +15,7 @@ What all draws say by ranks comes after that (`shoal.diagnostics.verdict.judge`)
 where chains are few: thresholds are quantiles of Student's t with the tail of the normal one.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -52,12 +52,15 @@ class Earlier(NamedTuple):
 
     Attributes:
         draws: of each chain.
-        mean: of each quantity, and its error.
+        mean: of each quantity.
+        mcse: the errors of these.
+        freedom: degrees of freedom of the errors.
     """
 
     draws: int
     mean: np.ndarray
     mcse: np.ndarray
+    freedom: float
 
 
 @dataclass(frozen=True)
@@ -80,8 +83,8 @@ class Rule:
     superchain: np.ndarray
     precision: np.dtype
 
-    def lacks(self, now: Precision, draws: int, before: Sequence[Earlier], centre: np.ndarray) -> str:
-        """What keeps the run from ending, in words; empty where nothing does.
+    def lacks(self, now: Precision, draws: int, before: Sequence[Earlier], centre: np.ndarray) -> "Lack":
+        """What keeps the run from ending.
 
         Args:
             now: what all draws say.
@@ -89,13 +92,11 @@ class Rule:
             before: the looks before this, in order.
             centre: that was taken off each number and the log density, which come first in it.
         """
-        checks: tuple[Callable[[], str], ...] = (
-            lambda: self._precision(now, centre),
-            lambda: self._agreement(now),
-            lambda: self._drift(now, draws, before),
-            lambda: self._stein(now),
-        )
-        return next((words for check in checks if (words := check())), "")
+        if len([look for look in before if look.draws < draws]) < LOOKS:
+            return Lack("there was no earlier look to compare with")
+        wrong = {"stein": self._stein(now), "drift": self._drift(now, draws, before)}
+        doubt = next(((kind, words) for kind, words in wrong.items() if words), ("", ""))
+        return Lack(self._precision(now, centre) or self._agreement(now) or doubt[1], *doubt)
 
     def _means(self) -> tuple[slice, list[str]]:
         """Of the numbers, their squares and the log density."""
@@ -118,6 +119,9 @@ class Rule:
         varies = self._vary(now, centre)
         if not varies.any():
             return "no quantity takes more than one value"
+        for at, (label, variable) in enumerate(zip(self.labels, self.variables, strict=True)):
+            if variable in self.until.mcse and now.sd[at] > 0 and not varies[at]:
+                return f"{label} varies by its rounding only: no error of it can be told (precision='float64' may)"
         asked = np.zeros(len(varies))
         asked[:-1] = self.until.least_ess or 0.0
         for name, error in self.until.mcse.items():
@@ -148,16 +152,13 @@ class Rule:
 
     def _drift(self, now: Precision, draws: int, before: Sequence[Earlier]) -> str:
         place, labels = self._means()
-        half = [look for look in before if look.draws < draws][-LOOKS:]
-        if len(half) < LOOKS:
-            return "there was no earlier look to compare with"
-        then = half[0]
+        then = [look for look in before if look.draws < draws][-LOOKS]
         late = draws - then.draws
         moved = draws / late * np.abs(now.mean - then.mean)[place]
         # The error of the rest is that of the first part, as much smaller as there are more draws.
         error = then.mcse[place] * np.sqrt(1 + then.draws / late)
         level = 2 * ndtr(-DRIFT_ERRORS) / len(labels)
-        most = -stdtrit(now.freedom, level / 2)
+        most = -stdtrit(min(now.freedom, then.freedom), level / 2)
         with np.errstate(all="ignore"):
             errors = np.where(moved > 0, moved / error, 0.0)
         # Where the first part knows no error of a quantity, nothing is known of how far it has moved.
@@ -187,6 +188,20 @@ class Rule:
         )
 
 
+class Lack(NamedTuple):
+    """What keeps a run from ending.
+
+    Attributes:
+        words: what; empty where nothing does.
+        doubt: the kind of a finding, "stein" or "drift", where there is one that more precision does not settle.
+        why: what is in doubt, in words.
+    """
+
+    words: str
+    doubt: str = ""
+    why: str = ""
+
+
 class Looks:
     """The looks of a run, of which the last few are remembered."""
 
@@ -201,7 +216,7 @@ class Looks:
     def add(self, draws: int, now: Precision) -> None:
         """Remember what was seen."""
         if not self.earlier or self.earlier[-1].draws < draws:
-            self.earlier = [*self.earlier[-LOOKS:], Earlier(draws, now.mean, now.mcse)]
+            self.earlier = [*self.earlier[-LOOKS:], Earlier(draws, now.mean, now.mcse, now.freedom)]
 
     @property
     def arrays(self) -> dict[str, np.ndarray]:

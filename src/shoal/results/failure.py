@@ -98,6 +98,26 @@ def imprecise(made: int, most: int, lacks: str, given_up: bool = False) -> Findi
     )
 
 
+def doubtful(kind: str, why: str) -> Finding:
+    """A run ended before its draws had passed what they are held against.
+
+    Args:
+        kind: "stein" or "drift".
+        why: in words.
+
+    Returns:
+        A finding that blocks.
+    """
+    return Finding(
+        kind=kind,
+        where="until",
+        number=float("nan"),
+        words=f"At the end {why}.",
+        remedy="Go on with the run, if more draws may mend it; otherwise look at the density with model.check(), which "
+        "tells of edges and of gradients that are wrong, and at the kernel if it is your own.",
+    )
+
+
 def unfinished(error: Exception, path: Any) -> Finding:
     """The draws are on disk, but what is written at the end of a run is not.
 
