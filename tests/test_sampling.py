@@ -18,6 +18,7 @@ from shoal.results.archive import write_archive
 from shoal.results.background import BackgroundDraws
 from shoal.results.zarr_draws import ZarrDraws
 from shoal.samplers.auto import Auto
+from shoal.session import SamplingPhase
 from shoal.warmup.stages import Stages
 
 TUNED = {"sampler": "chees", "num_chains": 64, "num_warmup": 200, "progress_bar": False}
@@ -129,6 +130,8 @@ def test_compiling_counts_as_compiling(monkeypatch):
         return made
 
     monkeypatch.setattr(Auto, "warm_up", warmed)
+    # What sampling will need compiles beside all that, and ends whenever it does.
+    monkeypatch.setattr(SamplingPhase, "prepare", lambda *given: None)
     jax.monitoring.register_event_duration_secs_listener(listen)
     try:
         # 512 chains: scouts have a program of their own.

@@ -64,7 +64,7 @@ def test_folds_agree_with_numpy(chains, draws):
     z = ar1(np.random.default_rng(chains), chains, draws, (DIM,)).astype(np.float32).astype(float)
     ids = np.arange(chains) % 2
     nowhere = np.zeros(2 * DIM + 2, np.float32)
-    blind = ChainMeans(("x", "one"), nowhere, stretches_for(chains))
+    blind = ChainMeans(("x", "one"), nowhere, stretches_for(chains, 15))
     fold = blind.centred(folded(blind, z[:, :0]), z[:, 0]) if draws == 0 else blind
     values = quantities(z, np.zeros(2 * DIM + 2))
     stretches = None
@@ -98,7 +98,7 @@ def test_the_centre_is_where_the_chains_begin():
 def simulated_precision(z: np.ndarray, ids: np.ndarray):
     """Of draws `[chain, draw, quantity]`; few chains in stretches as a run has them."""
     chains, draws = z.shape[:2]
-    most, stretches = stretches_for(chains), None
+    most, stretches = stretches_for(chains, z.shape[2] if z.shape[2] < 100 else 15), None
     if most:
         size = 2 ** max(0, math.ceil(math.log2(draws / most)))
         stretches = z[:, : draws // size * size].reshape(chains, -1, size, z.shape[2]).mean(axis=2)
@@ -124,6 +124,12 @@ def test_errors_of_single_stretches_would_be_too_small(monkeypatch):
     stretches = z.reshape(4, 64, 4, -1).mean(axis=2)
     spread = ((stretches - z.mean(axis=(0, 1))) ** 2).sum(axis=(0, 1)) / 255 / 64
     assert (z.mean(axis=(0, 1)) ** 2 / (spread / 4)).mean() > 2
+
+
+def test_stretches_of_many_quantities_are_fewer():
+    assert [stretches_for(chains, 100) for chains in (1, 4, 5, 16, 63, 64, 1000)] == [256, 64, 64, 16, 8, 0, 0]
+    assert [stretches_for(chains, 4000) for chains in (1, 4, 16)] == [128, 32, 8]
+    assert [stretches_for(chains, 10**6) for chains in (1, 4, 16)] == [64, 16, 8]
 
 
 def test_nested_r_hat_is_that_of_all_draws():

@@ -70,7 +70,8 @@ class SamplingPhase(NamedTuple):
             names = tuple(dict.fromkeys((*model.parameter_names, *request.until.mcse)))
             numbers = sum(values[name].size for name in names) // placement.num_padded
             nowhere = np.zeros(numbers + 1 + model.dim, request.dtype)
-            folds[PRECISION] = ChainMeans(names, nowhere, stretches_for(request.num_chains))
+            stretches = stretches_for(request.num_chains, 2 * (numbers + model.dim) + 1)
+            folds[PRECISION] = ChainMeans(names, nowhere, stretches)
         per_draw = sum(leaf.size * leaf.dtype.itemsize for leaf in kept)
         room = lambda size: size // max(per_draw, 1)
         if request.folded:

@@ -13,13 +13,22 @@ from shoal.statistics.base import Said, Statistic
 from shoal.target import Target
 
 # Of all chains together where they are few: half of them or more are full, so that pairs of them tell the error of a
-# mean to 20% or better.
-STRETCHES = 256
+# mean to 20% or better. They go through the loop with every draw, so of very many quantities there are fewer, at most
+# so many numbers in all, which tell it to 40%.
+STRETCHES, LEAST_STRETCHES, NUMBERS = 256, 64, 2**18
 
 
-def stretches_for(num_chains: int) -> int:
-    """Of each chain: a power of 2, or 0 where there are chains enough."""
-    return 0 if num_chains >= MANY_CHAINS else max(8, 2 ** int(np.ceil(np.log2(STRETCHES / num_chains))))
+def stretches_for(num_chains: int, quantities: int) -> int:
+    """Of each chain: a power of 2, or 0 where there are chains enough.
+
+    Args:
+        num_chains: in all.
+        quantities: that means are of.
+    """
+    if num_chains >= MANY_CHAINS:
+        return 0
+    wanted = np.clip(NUMBERS // quantities, LEAST_STRETCHES, STRETCHES)
+    return max(8, 2 ** int(np.ceil(np.log2(wanted / num_chains))))
 
 
 class ChainMeans(Statistic):
