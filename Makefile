@@ -18,8 +18,9 @@ PANEL_ARGS ?=
 CORE := exact_start run adaptation sampling model parameters numpyro_bridge diagnostics findings
 FLOOR_TESTS ?= $(CORE:%=tests/test_%.py)
 # Double precision is the same law by the same kernels, and mutants are the tests' own: the newest versions are enough.
-# XLA's dear passes are left out, which takes a fifth off: what they make of a law is the business of the newest.
-FLOOR_SKIPS := -k "not (leaves_target_invariant and float64) and not mutant"
+# So they are for how often programs are compiled. XLA's dear passes are left out, which takes a fifth off: what they make
+# of a law is the business of the newest.
+FLOOR_SKIPS := -k "not (leaves_target_invariant and float64) and not mutant and not examples and not compil and not few_chains"
 
 DEMO := runs/breast_cancer
 UV_VERSION := 0.13.9

@@ -279,8 +279,17 @@ def cut(path):
 DAMAGE = {"flipped": flip, "cut": cut, "gone": Path.unlink}
 
 
-@pytest.mark.parametrize("damage", DAMAGE)
-@pytest.mark.parametrize("phase", ["warmup", "sampling"])
+SLOW = [("flipped", "warmup"), ("cut", "warmup"), ("gone", "sampling")]
+
+
+@pytest.mark.parametrize(
+    ("damage", "phase"),
+    [
+        pytest.param(damage, phase, marks=[pytest.mark.slow] * ((damage, phase) in SLOW))
+        for damage in DAMAGE
+        for phase in ("warmup", "sampling")
+    ],
+)
 def test_damaged_checkpoints(tmp_path, killed, damage, phase):
     """The last one, and all but the first: what is lost is made again."""
     for name in ("chees", "auto"):
@@ -666,7 +675,11 @@ def test_blackjax_goes_on_with_its_sampler(tmp_path, killed):
 
 @pytest.mark.parametrize(
     ("phase", "first", "then"),
-    [pytest.param("warmup", 8, 1, marks=pytest.mark.slow), ("sampling", 1, 8), ("sampling", 4, 2)],
+    [
+        pytest.param("warmup", 8, 1, marks=pytest.mark.slow),
+        ("sampling", 1, 8),
+        pytest.param("sampling", 4, 2, marks=pytest.mark.slow),
+    ],
 )
 def test_on_another_number_of_devices(tmp_path, killed, monkeypatch, first, then, phase):
     devices = jax.local_devices()

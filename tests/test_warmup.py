@@ -292,7 +292,10 @@ HOPELESS = {
 }
 
 
-@pytest.mark.parametrize("name", HOPELESS)
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=[pytest.mark.slow] * (name in ("constant", "drifts for ever"))) for name in HOPELESS],
+)
 def test_no_success_over_a_hopeless_posterior(name):
     result = sampled(shoal.Model(params={"x": shoal.real(2)}, log_density=HOPELESS[name]))
     assert not result.converged
