@@ -1,13 +1,14 @@
 """What the statistics of a run cost: seconds of sampling with and without them, by turns.
 
-    python -m benchmarks.folding [--chains 128 4096] [--rounds 7] [--out benchmarks/results/folding.json]
+    python -m benchmarks.folding [--chains 128 4096] [--steps 8 64] [--out benchmarks/results/folding.json]
 
-HMC of 8 leapfrog steps on the founding posterior. "nothing" folds nothing, "usual" what every run does (health and
-moments), "precise" also what a run rests on that ends by itself. Kinds take turns, each for about a second. Ratios are
-of medians over rounds.
+HMC of so many leapfrog steps on the founding posterior, where `auto` takes 50 to 250. "nothing" folds nothing, "usual"
+what every run does (health and moments), "precise" also what a run rests on that ends by itself. Kinds take turns, each
+for about a second. Ratios are of medians over rounds.
 """
 
 import argparse
+import itertools
 import json
 import platform
 import statistics
@@ -43,10 +44,10 @@ def program(model: shoal.Model, target: object, kernel: object, kind: str) -> Pr
     return Program(target, kernel, statistics=folds, keep=KeepDraws())
 
 
-def measured(chains: int, rounds: int) -> dict[str, float]:
+def measured(chains: int, steps: int, rounds: int) -> dict[str, float]:
     """Seconds of a sweep, by kind."""
     model = shoal.examples.load("breast_cancer")
-    recipe = shoal.HMC(step_size=0.03, num_steps=8)
+    recipe = shoal.HMC(step_size=0.03, num_steps=steps)
     request = checked(model, chains, 0, 1, recipe, None, "float32")
     target, placement = model.target(np.float32), Placement.of(chains)
     rng = np.random.default_rng(0)
@@ -75,13 +76,18 @@ def main() -> None:
     """Measure, print the table, write it."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--chains", type=int, nargs="+", default=[128, 4096])
+    parser.add_argument("--steps", type=int, nargs="+", default=[8, 64])
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--out", type=Path)
     arguments = parser.parse_args()
     rows = []
-    for chains in arguments.chains:
-        seconds = measured(chains, arguments.rounds)
-        row = {"chains": chains, **{f"{kind}_ms": round(1e3 * took, 3) for kind, took in seconds.items()}}
+    for chains, steps in itertools.product(arguments.chains, arguments.steps):
+        seconds = measured(chains, steps, arguments.rounds)
+        row = {
+            "chains": chains,
+            "steps": steps,
+            **{f"{kind}_ms": round(1e3 * took, 3) for kind, took in seconds.items()},
+        }
         row |= {f"{kind}_ratio": round(seconds[kind] / seconds["nothing"], 4) for kind in KINDS[1:]}
         rows.append(row)
         print(row, flush=True)
