@@ -243,9 +243,9 @@ def _begun(folder: RunFolder, there: Beginning | None, asked: Beginning) -> None
     num_samples = asked.settings["num_samples"]
     has = made(folder.path).draws * asked.settings.get("thinning", 1)
     if has > num_samples:
-        name = "Until(max_samples=...)" if "until" in asked.settings else "num_samples"
+        name = "max_samples" if "until" in asked.settings else "num_samples"
         raise ValueError(
-            f"{name} is {num_samples}: the run in '{folder.name}' has {has} draws of each chain already. Ask for as "
+            f"{name}={num_samples}: the run in '{folder.name}' has {has} draws of each chain already. Ask for as "
             "many or more; shoal.load reads those that are there."
         )
     folder.compare(there.versions, versions())
