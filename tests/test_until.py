@@ -63,9 +63,7 @@ def quantities(z: np.ndarray, centre: np.ndarray) -> np.ndarray:
 def test_folds_agree_with_numpy(chains, draws):
     z = ar1(np.random.default_rng(chains), chains, draws, (DIM,)).astype(np.float32).astype(float)
     ids = np.arange(chains) % 2
-    nowhere = np.zeros(2 * DIM + 2, np.float32)
-    blind = ChainMeans(("x", "one"), nowhere, stretches_for(chains, 15))
-    fold = blind.centred(folded(blind, z[:, :0]), z[:, 0]) if draws == 0 else blind
+    fold = ChainMeans(("x", "one"), np.zeros(2 * DIM + 2, np.float32), stretches_for(chains, 15))
     values = quantities(z, np.zeros(2 * DIM + 2))
     stretches = None
     if chains < 64:
@@ -98,7 +96,7 @@ def test_the_centre_is_where_the_chains_begin():
 def simulated_precision(z: np.ndarray, ids: np.ndarray):
     """Of draws `[chain, draw, quantity]`; few chains in stretches as a run has them."""
     chains, draws = z.shape[:2]
-    most, stretches = stretches_for(chains, z.shape[2] if z.shape[2] < 100 else 15), None
+    most, stretches = stretches_for(chains, 15), None
     if most:
         size = 2 ** max(0, math.ceil(math.log2(draws / most)))
         stretches = z[:, : draws // size * size].reshape(chains, -1, size, z.shape[2]).mean(axis=2)
@@ -118,12 +116,19 @@ def test_errors_are_as_large_as_they_are(chains, draws):
     assert abs(np.median(found.ess) / (chains * draws * 0.2 / 1.8) - 1) < 0.1
 
 
-def test_errors_of_single_stretches_would_be_too_small(monkeypatch):
-    """The mutant: no lugsail, and stretches that are not joined."""
+def test_errors_by_single_stretches_would_be_too_small(monkeypatch):
+    """The mutant: stretches of four draws, which are neither joined nor corrected for what they leave out."""
+
+    def single(stretches):
+        spread = ((stretches - stretches.mean(axis=(0, 1))) ** 2).sum(axis=(0, 1)) / (stretches[..., 0].size - 1)
+        return spread / stretches.shape[1], 2.0 * stretches.shape[1]
+
     z = ar1(np.random.default_rng(4), 4, 256, (1500,), rho=0.8)
-    stretches = z.reshape(4, 64, 4, -1).mean(axis=2)
-    spread = ((stretches - z.mean(axis=(0, 1))) ** 2).sum(axis=(0, 1)) / 255 / 64
-    assert (z.mean(axis=(0, 1)) ** 2 / (spread / 4)).mean() > 2
+    squared = lambda found: ((found.mean / found.mcse) ** 2).mean()
+    right = squared(simulated_precision(z, np.arange(4)))
+    monkeypatch.setattr("shoal.diagnostics.precision._lugsail", single)
+    assert squared(simulated_precision(z, np.arange(4))) > 2
+    assert right < 1.5
 
 
 def test_stretches_of_many_quantities_are_fewer():
@@ -263,7 +268,7 @@ def test_constants_are_no_quantities():
     z[..., 2] = 0.0
     gradient = -z.copy()
     of = rule()
-    alone = Rule(of.until, of.labels, of.variables, of.coordinates[:2], of.superchain, of.precision)
+    alone = Rule(of.until, of.labels, of.variables, of.coordinates[:2], of.superchain, of.dtype)
     lp = -0.5 * (z**2).sum(axis=2, keepdims=True)
     everything = np.concatenate([z, z**2, lp, gradient[..., :2], -(z * gradient)[..., :2]], axis=2)
     now = simulated_precision(everything, of.superchain)

@@ -57,7 +57,6 @@ class Decision:
         self._is_due = False
         self._session, self._header, self._looks = session, header, Looks.restored(looks)
         program, request = session.sampling.program, session.request
-        self._until: Until | None = request.until
         self._unit = math.lcm(program.kernel.draws_per_sweep, request.thinning)
         self._rule = None if request.until is None else _rule(session, request.until)
 
@@ -122,7 +121,7 @@ class Decision:
         elif most > MAX_DIVERGING:
             self.lacks = f"whether more than {MAX_DIVERGING:.1%} of the transitions diverge is not known well enough"
         else:
-            self.lacks = self._errors(so_far) or self._tails(so_far)
+            self.lacks = self._short(so_far)
         if self.given_up or not self.lacks:
             self.judged = found
         return self.judged is not None
@@ -140,35 +139,28 @@ class Decision:
         in_doubt = (doubtful(lack.doubt, lack.why),) if lack.doubt and self.judged is None else ()
         return (*in_doubt, imprecise(done, length, "" if self.given_up else self.lacks, self.given_up))
 
-    def _errors(self, so_far: Result) -> str:
-        """What few chains lack by the error that is reported, which does without stretches of them."""
-        least = self._until.least_ess if self._until is not None else None
-        if least is None or self._header.num_chains >= MANY_CHAINS:
-            return ""
-        for name in self._session.model.parameter_names:
-            if name in so_far.variables:
-                with np.errstate(all="ignore"):
-                    ess = ((so_far.table[name]["sd"] / so_far.table[name]["mcse_mean"]) ** 2).ravel()
-                short = np.flatnonzero(ess < least)  # NaN is a constant's
-                if short.size:
-                    worst = short[ess[short].argmin()]
-                    label = so_far.labels(name)[worst]
-                    return f"{label} has {ess[worst]:,.0f} of {least:,.0f} effective draws by its autocorrelation"
-        return ""
+    def _short(self, so_far: Result) -> str:
+        """What parameters lack by their draws: in the tails, if that was asked for, and few chains in the mean.
 
-    def _tails(self, so_far: Result) -> str:
-        assert self._until is not None
-        if not self._until.quantiles:
-            return ""
-        least = self._until.least_ess or 0.0
-        for name in self._session.model.parameter_names:
-            if name in so_far.variables:
-                ess = so_far.table[name]["ess_tail"].ravel()
+        Stretches may be too short to know the error of a mean by, autocorrelations hardly.
+        """
+        assert self._rule is not None
+        until, few = self._rule.until, self._header.num_chains < MANY_CHAINS
+        looks = {"of a tail": lambda column: column["ess_tail"]} if until.quantiles else {}
+        if few:
+            looks["by the error that is reported"] = lambda column: (column["sd"] / column["mcse_mean"]) ** 2
+        least = until.least_ess or 0.0
+        for what, effective in looks.items():
+            for name in self._session.model.parameter_names:
+                if name not in so_far.variables:
+                    continue
+                with np.errstate(all="ignore"):
+                    ess = effective(so_far.table[name]).ravel()
                 short = np.flatnonzero(ess < least)  # NaN is a constant's
                 if short.size:
                     worst = short[ess[short].argmin()]
                     label = so_far.labels(name)[worst]
-                    return f"a tail quantile of {label} has {ess[worst]:,.0f} of {least:,.0f} effective draws"
+                    return f"{label} has {ess[worst]:,.0f} of {least:,.0f} effective draws {what}"
         return ""
 
 

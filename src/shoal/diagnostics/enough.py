@@ -73,7 +73,7 @@ class Rule:
         variables: that these are numbers of.
         coordinates: labels of the unconstrained coordinates.
         superchain: `[chain]`, from 0.
-        precision: of the numbers; for what is a constant but for rounding.
+        dtype: of the numbers; for what is a constant but for rounding.
     """
 
     until: Until
@@ -81,7 +81,7 @@ class Rule:
     variables: Sequence[str]
     coordinates: Sequence[str]
     superchain: np.ndarray
-    precision: np.dtype
+    dtype: np.dtype
 
     def lacks(self, now: Precision, draws: int, before: Sequence[Earlier], centre: np.ndarray) -> "Lack":
         """What keeps the run from ending.
@@ -107,7 +107,7 @@ class Rule:
         """Which of the means are of no constant."""
         numbers, sd = len(self.labels), now.sd[: 2 * len(self.labels) + 1]
         sizes = np.abs(np.concatenate([centre[:numbers], centre[: numbers + 1]]))
-        least = ROUNDINGS * np.finfo(self.precision).eps * sizes
+        least = ROUNDINGS * np.finfo(self.dtype).eps * sizes
         least[numbers : 2 * numbers] **= 2
         varies = ~(sd <= least)
         # Of a number that is a constant the square is one, too, whatever its rounding makes of it.
@@ -173,7 +173,7 @@ class Rule:
         most = -stdtrit(now.freedom, ndtr(-STEIN_ERRORS))
         off = np.abs(now.mean[place] - truth)
         # A sum of float32 numbers is off by some roundings, however small its error.
-        error = now.mcse[place] + np.finfo(self.precision).eps * np.sqrt(now.sd[place] ** 2 + truth)
+        error = now.mcse[place] + np.finfo(self.dtype).eps * np.sqrt(now.sd[place] ** 2 + truth)
         bad = ~(off <= most * error)
         if not bad.any():
             return ""

@@ -12,9 +12,9 @@ from shoal.ensemble import Ensemble, Transition
 from shoal.statistics.base import Said, Statistic
 from shoal.target import Target
 
-# Of all chains together where they are few: half of them or more are full, so that pairs of them tell the error of a
-# mean to 20% or better. They go through the loop with every draw, so of very many quantities there are fewer, at most
-# so many numbers in all, which tell it to 40%.
+# Of all chains together where they are few: half of them or more are full, and pairs of these, with 2/5 of their number
+# as degrees of freedom, tell the error of a mean to 14% or better. They go through the loop with every draw, so of very
+# many quantities there are fewer, at most so many numbers in all, which tell it to 28%.
 STRETCHES, LEAST_STRETCHES, NUMBERS = 256, 64, 2**18
 
 
