@@ -25,16 +25,16 @@ def render(made: dict[str, Any]) -> None:
 def tables(made: dict[str, Any]) -> str:
     """Both of them in Markdown."""
     total, count = made["overall"], sum(len(law["runs"]) for law in made["stops"].values())
-    stops = [["law", "stops", "intervals", "covered", "ArviZ's error", "false stops", "cost", "cost of sampling"]]
+    stops = [["law", "stops", "intervals", "covered", "ArviZ's error", "false stops", "cost", "sampling"]]
     for name, law in made["stops"].items():
-        stops.append([f"`{name}`", *_numbers(law), *_costs([run for run in law["runs"] if run["ended"]])])
+        stops.append([f"`{_short(name)}`", *_numbers(law), *_costs([run for run in law["runs"] if run["ended"]])])
     everything = [run for law in made["stops"].values() for run in law["runs"] if run["ended"]]
     stops.append(["**all**", *_numbers(total), *_costs(everything)])
     against = [["adversary", "what is hard", "runs", "certified, by chains", "certified wrong", "findings that block"]]
     for covered in (True, False):
         for name, found in made["adversaries"].items():
             if found["covers"] == covered:
-                against.append([f"`{name}`", found["note"] or "a neck", *_against(found["by_chains"])])
+                against.append([f"`{_short(name)}`", found["note"] or "a neck", *_against(found["by_chains"])])
     with_ = made["made_with"]
     versions = ", ".join(f"{name} {with_[name]}" for name in ("shoal", "jax", "numpy", "python"))
     return "\n\n".join(
@@ -45,6 +45,12 @@ def tables(made: dict[str, Any]) -> str:
             _table(against, "llrlrl"),
         ]
     )
+
+
+def _short(name: str) -> str:
+    """Of a target of the panel, without what it has in common with others."""
+    short = name.removeprefix("eight_schools-").removeprefix("kidiq-")
+    return "brownian_motion" if short.startswith("brownian_motion") else short
 
 
 def _against(rows: list[dict[str, Any]]) -> list[str]:
@@ -80,7 +86,7 @@ def draw(made: dict[str, Any], path: Path) -> None:
     left.axvline(0.95, color=INK, lw=1)
     left.axvspan(0.93, 0.97, color=FAINT, alpha=0.15, lw=0)
     left.set(yticks=range(len(laws)), xlim=(0.85, 1.0), xlabel="share of 95% intervals that hold the answer")
-    left.set_yticklabels([name.removeprefix("eight_schools-").removeprefix("kidiq-") for name in reversed(laws)])
+    left.set_yticklabels([_short(name) for name in reversed(laws)])
     handles, names = left.get_legend_handles_labels()
     left.legend(handles[:2], names[:2], frameon=False, ncols=2, loc="upper center", bbox_to_anchor=(0.4, -0.16))
     runs = [run for law in made["stops"].values() for run in law["runs"] if run["ended"]]
