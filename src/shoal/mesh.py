@@ -134,39 +134,61 @@ def isolated(tree: PyTree) -> PyTree:
     return jax.lax.optimization_barrier(tree)
 
 
-def over_tiles(body: Callable[[PyTree], PyTree], tiles: PyTree, turns: Int[Array, ""] | None = None) -> PyTree:
+def over_tiles(body: Callable[[PyTree], PyTree], tiles: PyTree) -> PyTree:
     """`body` of every tile, one after another; leaves have a leading axis of tiles.
+
+    Args:
+        body: of a tile without the leading axis.
+        tiles: leaves `[tiles, ...]`.
+    """
+    return through_tiles(lambda tile, _: (None, body(tile)), tiles, None)[1]
+
+
+def through_tiles[State](
+    body: Callable[[PyTree, State], tuple[State, PyTree]],
+    tiles: PyTree,
+    state: State,
+    turns: Int[Array, ""] | None = None,
+) -> tuple[State, PyTree]:
+    """`body` of every tile and its state, one after another; leaves have a leading axis of tiles.
+
+    The state is changed in place: what a run remembers of many chains is more than a cache holds.
 
     The tile, what `body` closes over and its answer are isolated: with few tiles on a device, the loop over them
     is otherwise merged with what is around it. For the same reason the compiler for a CPU is not told how often the
     loop turns, and sees no axis of length 1: a device with one tile runs the program of a device with several.
 
     Args:
-        body: of a tile without the leading axis.
+        body: of a tile and its state, without the leading axis, to its state later and an answer.
         tiles: leaves `[tiles, ...]`.
-        turns: on a CPU, of how many tiles, the first ones; the answer for the others is zeros. By default of all.
-    """
-    example = jax.tree.map(lambda leaf: leaf[0], tiles)
-    shared, rest = eqx.partition(eqx.filter_closure_convert(body, example), eqx.is_array)
+        state: leaves `[tiles, ...]`.
+        turns: on a CPU, of how many tiles, the first ones; the states of others stay, and the answer for them is zeros.
+            By default of all.
 
-    def one(tile: PyTree) -> PyTree:
-        arrays, tile = isolated((shared, tile))
-        return isolated(eqx.combine(arrays, rest)(tile))
+    Returns:
+        The states later, and the answers.
+    """
+    example = jax.tree.map(lambda leaf: leaf[0], (tiles, state))
+    shared, rest = eqx.partition(eqx.filter_closure_convert(body, *example), eqx.is_array)
+
+    def one(both: tuple[PyTree, State]) -> tuple[State, PyTree]:
+        arrays, both = isolated((shared, both))
+        return isolated(eqx.combine(arrays, rest)(*both))
 
     if jax.default_backend() != "cpu":
-        return jax.lax.map(one, tiles)
-    count = jax.tree.leaves(tiles)[0].shape[0]
+        return jax.lax.map(one, (tiles, state))
+    count = jax.tree.leaves((tiles, state))[0].shape[0]
     if count == 1:
-        tiles = jax.tree.map(lambda leaf: jnp.concatenate([leaf, leaf]), tiles)
+        tiles, state = jax.tree.map(lambda leaf: jnp.concatenate([leaf, leaf]), (tiles, state))
 
-    def turn(index: Array, made: PyTree) -> PyTree:
-        tile = jax.tree.map(lambda leaf: dynamic_index_in_dim(leaf, index, keepdims=False), tiles)
+    def turn(index: Array, carry: tuple[State, PyTree]) -> tuple[State, PyTree]:
+        both = jax.tree.map(lambda leaf: dynamic_index_in_dim(leaf, index, keepdims=False), (tiles, carry[0]))
         place = lambda leaf, new: dynamic_update_index_in_dim(leaf, new, index, 0)
-        return jax.tree.map(place, made, one(tile))
+        return jax.tree.map(place, carry, one(both))
 
-    shape = jax.eval_shape(one, example)
+    _, shape = jax.eval_shape(one, example)
     empty = jax.tree.map(lambda leaf: jnp.zeros((max(count, 2), *leaf.shape), leaf.dtype), shape)
-    made = jax.lax.fori_loop(0, isolated(jnp.int32(count) if turns is None else turns), turn, empty)
+    made = jax.lax.fori_loop(0, isolated(jnp.int32(count) if turns is None else turns), turn, (state, empty))
     return jax.tree.map(lambda leaf: leaf[:count], made)
 
 

@@ -16,7 +16,7 @@ from shoal.compile_cache import settled
 from shoal.compiling import Compiled, compiled
 from shoal.ensemble import Ensemble
 from shoal.kernels.base import AnyKernel
-from shoal.mesh import CHAINS, Layout, Placement, Pool, isolated, over_tiles
+from shoal.mesh import CHAINS, Layout, Placement, Pool, isolated, over_tiles, through_tiles
 from shoal.program import Program, Run
 from shoal.statistics.base import Statistic
 from shoal.sweep import learned, sweep_of_tile
@@ -220,10 +220,11 @@ class _Sweep(NamedTuple):
 
     def __call__(self, run: Run) -> tuple[Run, PyTree]:
         program, layout = self.program, self.layout
-        per_chain = layout.split((run.chain, run.ensemble, run.statistics))
-        body = lambda tile: sweep_of_tile(program, run, *tile)
-        turns = (per_chain[0] >= 0).any(1).sum(dtype=jnp.int32)
-        ensemble, statistics, kept, watched = over_tiles(body, per_chain, turns)
+        chain = layout.split(run.chain)
+        body = lambda chain, state: sweep_of_tile(program, run, chain, *state)
+        turns = (chain >= 0).any(1).sum(dtype=jnp.int32)
+        state = layout.split((run.ensemble, run.statistics))
+        (ensemble, statistics), (kept, watched) = through_tiles(body, chain, state, turns)
         adaptation, tuning = self.adapt(run, watched)
         step = run.step + program.kernel.draws_per_sweep
         kept = jax.tree.map(lambda leaf: jnp.moveaxis(leaf, 0, 1).reshape(leaf.shape[1], -1, *leaf.shape[3:]), kept)

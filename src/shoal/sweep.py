@@ -13,8 +13,8 @@ from shoal.randomness import Stream
 
 def sweep_of_tile(
     program: Program, run: Run, chain: Array, ensemble: Ensemble, statistics: dict[str, PyTree]
-) -> tuple[Ensemble, dict[str, PyTree], PyTree, PyTree]:
-    """A sweep of one tile: the ensemble after, statistics, and what is kept and watched of each draw."""
+) -> tuple[tuple[Ensemble, dict[str, PyTree]], tuple[PyTree, PyTree]]:
+    """A sweep of one tile: the ensemble after and statistics; what is kept and watched of each draw."""
     stream = Stream(run.root, chain)
     ensemble, draws = program.kernel.sweep(stream, run.step, ensemble, run.tuning, program.target)
 
@@ -24,7 +24,7 @@ def sweep_of_tile(
 
     statistics, _ = jax.lax.scan(fold, statistics, draws)
     kept = jax.vmap(program.keep, in_axes=(0, None))(draws, program.target)
-    return ensemble, statistics, kept, program.adaptation.watch(draws)
+    return (ensemble, statistics), (kept, program.adaptation.watch(draws))
 
 
 def learned(

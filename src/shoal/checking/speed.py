@@ -16,7 +16,7 @@ from jaxtyping import Float
 
 from shoal.checking.probe import Probe, time_left
 from shoal.compiling import compiler_options, launching
-from shoal.mesh import CHAINS, TILE, Placement, over_tiles
+from shoal.mesh import CHAINS, TILE, Placement, through_tiles
 from shoal.starts import FEW_CHAINS
 
 # A doubling of the chains that makes fewer more gradients a second does not pay.
@@ -131,7 +131,7 @@ def compiled(probe: Probe, placement: Placement) -> Any:
             # Every sweep needs that before it, or one would be enough; the points stay where they are.
             return tile + jnp.asarray(1e-7, slope.dtype) * jnp.clip(slope, -1, 1)
 
-        turn = lambda _, tiles: over_tiles(of_tile, tiles, turns)
+        turn = lambda _, tiles: through_tiles(lambda _, tile: (of_tile(tile), None), None, tiles, turns)[0]
         tiles = jax.lax.fori_loop(0, sweeps, turn, layout.split(position))
         return tiles.reshape(position.shape)
 

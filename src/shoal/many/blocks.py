@@ -186,7 +186,7 @@ def _phase(program: Program, run: Run, draws: int) -> tuple[Run, PyTree, Int[Arr
 
 def _swept(program: Program, run: Run) -> tuple[Run, PyTree]:
     """One sweep of the chains of one data set, which are one tile; all sums over chains are over these."""
-    ensemble, statistics, kept, watched = sweep_of_tile(program, run, run.chain, run.ensemble, run.statistics)
+    (ensemble, statistics), (kept, watched) = sweep_of_tile(program, run, run.chain, run.ensemble, run.statistics)
     draws = program.kernel.draws_per_sweep
     pool = OneTile(run.chain[None], jnp.asarray(run.chain.size * draws, ensemble.log_density.dtype))
     watched = jax.tree.map(lambda leaf: leaf[None], watched)
