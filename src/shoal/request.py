@@ -286,7 +286,7 @@ def keeping(request: Request, model: Model, thinning: int, keep: Sequence[str] |
         said = ", ".join(map(repr, unknown)) or "nothing"
         raise ValueError(
             f"keep: got {said}, expected names of what the model '{model.name}' has: {', '.join(map(repr, known))}. "
-            "In a NumPyro model numpyro.deterministic makes others. keep='moments' keeps moments and quantiles, and "
+            "deterministic= of shoal.Model makes others, or numpyro.deterministic in a NumPyro model. keep='moments' keeps moments and quantiles, and "
             "no draws; keep='none' next to nothing."
         )
     kept = tuple(name for name in known if name in wanted)
