@@ -1,11 +1,11 @@
 """Draws from a NumPyro model: its observed sites freed, given its latent ones, or all of it from the prior.
 
-The law is that of `numpyro.infer.Predictive`, which runs the model under the same handlers: `substitute`, `seed`, `trace`.
-There the user calls the model without its observations; here they stay among its arguments and are overruled, so
-that sites keep their shapes.
+The law is that of `numpyro.infer.Predictive`, which runs the model under the same handlers, `substitute`, `seed` and
+`trace`. There the user calls the model without its observations; here they stay among its arguments and are overruled,
+so that sites keep their shapes.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +16,7 @@ from numpyro import handlers
 from numpyro.primitives import Messenger
 
 from shoal.bridges.sites import HANDLERS, drawn_batch, trace
+from shoal.compiling import compiled_briefly
 from shoal.models import datasets
 from shoal.models.precision import current
 
@@ -72,14 +73,16 @@ class SiteObserved:
 
     def __call__(self, data: Any) -> dict[str, np.ndarray]:
         """Look them up."""
-
-        def at(key: Any, data: Any) -> dict[str, Any]:
-            sites = trace(self.program.prepared(), key, *self.program.call.join(data))
-            return {name: jnp.broadcast_to(sites[name]["value"], shape) for name, shape in self.shapes}
-
-        run, cast = jax.jit(at), datasets.cast(data, current())
-        one, other = (jax.tree.map(np.asarray, run(jax.random.key(seed), cast)) for seed in (0, 1))
+        cast = datasets.cast(data, current())
+        one, other = (jax.tree.map(np.asarray, _observed(self, cast, jax.random.key(seed))) for seed in (0, 1))
         return {name: one[name] for name, _ in self.shapes if np.array_equal(one[name], other[name], equal_nan=True)}
+
+
+@compiled_briefly
+def _observed(observed: SiteObserved, data: Any, key: Any) -> dict[str, Any]:
+    """The values of the observed sites at a point that the key says."""
+    sites = trace(observed.program.prepared(), key, *observed.program.call.join(data))
+    return {name: jnp.broadcast_to(sites[name]["value"], shape) for name, shape in observed.shapes}
 
 
 def _drawn(program: "Program", names: tuple[str, ...], values: dict[str, Any], data: Any, key: Any) -> dict[str, Any]:

@@ -98,6 +98,7 @@ def _check_names(
                 "another name for the axis."
             )
 
+
 def _check_lengths(shapes: Mapping[str, tuple[int, ...]], named: dict[str, tuple[str, ...]]) -> dict[str, int]:
     lengths: dict[str, tuple[int, str]] = {}
     for name, axes in named.items():

@@ -152,4 +152,6 @@ def generated_takes_data(generated: Any, has_data: bool) -> bool:
 
 def _check_callable(name: str, function: Any) -> None:
     if not callable(function):
-        raise ValueError(f"{name} is {function!r}, but it must be a function that returns a mapping from names to arrays.")
+        raise ValueError(
+            f"{name} is {function!r}, but it must be a function that returns a mapping from names to arrays."
+        )

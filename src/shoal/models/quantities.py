@@ -68,7 +68,8 @@ def _check(called: str, name: Any, value: Any, taken: Sequence[str]) -> None:
             f"{', '.join(taken)}. Choose another name."
         )
     if not isinstance(value, NUMBERS) or not _is_real(value):
-        what = f"of type {value.dtype}" if hasattr(value, "dtype") else f"a {type(value).__name__}"
+        dtype = getattr(value, "dtype", None)
+        what = f"a {type(value).__name__}" if dtype is None else f"of type {dtype}"
         raise ValueError(
             f"{called} returned {name!r} as something {what}, but an array of real numbers or truth values was "
             "expected. Make one with jax.numpy, such as jnp.stack([...]); what belongs apart gets a name of its own."
