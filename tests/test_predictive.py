@@ -6,6 +6,8 @@ standard errors gives a false alarm in two million checks.
 
 import dataclasses
 import functools
+import subprocess
+import sys
 
 import jax
 import jax.numpy as jnp
@@ -590,3 +592,11 @@ def test_numpyro_models_that_cannot_be_drawn_from_are_refused():
 
     with pytest.raises(ValueError, match="called 'draw'"):
         shoal.posterior_predictive(shoal.from_numpyro(reserved, Y), exact_run())
+
+
+def test_numpyro_is_whole_after_arviz():
+    """ArviZ leaves NumPyro behind as a module that is loaded later, of which a part can be loaded twice."""
+    pytest.importorskip("lazy_loader", reason="lazy_loader, which ArviZ does it by, is not installed")
+    lazily = "import lazy_loader, shoal; numpyro = lazy_loader.load('numpyro')"
+    code = f"{lazily}; shoal.positive().free_shape(); numpyro.distributions.distribution"
+    subprocess.run([sys.executable, "-c", code], check=True)
