@@ -15,8 +15,8 @@ from shoal.randomness import root_key
 
 # Sets these keys apart from those of draws, which count from 0, of starts and of simulations.
 _PREDICTIONS = 2**32 - 3
-# Points that are computed side by side at least: more do not fill a core better, and all that is computed on the way to
-# the result is in memory so many times. Chains of a run were side by side before.
+# Points that are computed side by side, or as many as the run has chains: all that a model computes on the way to what
+# is drawn is in memory so many times, as it was in sampling.
 SIDE_BY_SIDE = 128
 # Of parameters and results on the device at once.
 CALL_BYTES = 2**26
