@@ -43,6 +43,7 @@ LAYERS = [
     ["progress"],
     ["watching"],
     ["request"],
+    ["predicting"],
     ["session"],
     ["deciding"],
     ["keeping"],
@@ -150,8 +151,8 @@ def test_public_names():
     assert sorted(shoal.__all__) == [
         "Auto", "Calibration", "ChEES", "Check", "Finding", "HMC", "Handle", "MAMS", "MEADS", "ManyResults", "Model",
         "NUTS", "Parameter", "Result", "Until", "check", "cholesky_corr", "examples", "from_blackjax", "from_numpyro",
-        "interval", "load", "ordered", "param", "positive", "real", "resume", "sample", "sample_many", "sbc", "simplex",
-        "start", "unit_interval",
+        "interval", "load", "ordered", "param", "positive", "posterior_predictive", "prior_predictive", "real",
+        "resume", "sample", "sample_many", "sbc", "simplex", "start", "unit_interval",
     ]  # fmt: skip
     for name in shoal.__all__:
         assert getattr(shoal, name) is not None

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from shoal.models.parameters import real as real
     from shoal.models.parameters import simplex as simplex
     from shoal.models.parameters import unit_interval as unit_interval
+    from shoal.predicting.posterior import posterior_predictive as posterior_predictive
+    from shoal.predicting.prior import prior_predictive as prior_predictive
     from shoal.results.result import Result as Result
     from shoal.results.store import load as load
     from shoal.samplers.auto import Auto as Auto
@@ -66,6 +68,8 @@ _HOMES = {
     "ordered": "shoal.models.parameters",
     "param": "shoal.models.parameters",
     "positive": "shoal.models.parameters",
+    "posterior_predictive": "shoal.predicting.posterior",
+    "prior_predictive": "shoal.predicting.prior",
     "real": "shoal.models.parameters",
     "resume": "shoal.sampling",
     "sample": "shoal.sampling",
@@ -103,6 +107,8 @@ __all__ = [
     "ordered",
     "param",
     "positive",
+    "posterior_predictive",
+    "prior_predictive",
     "real",
     "resume",
     "sample",

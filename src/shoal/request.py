@@ -228,11 +228,7 @@ def checked(
     Raises:
         ValueError: one is out of its range.
     """
-    if not isinstance(model, Model):
-        raise ValueError(
-            f"model: got {type(model).__name__}, expected a shoal.Model. Wrap a NumPyro model by "
-            "shoal.from_numpyro(model, *args), a log density by shoal.Model(params=..., log_density=...)."
-        )
+    check_model(model)
     check_count("num_chains", num_chains, 1)
     check_count("num_samples", num_samples, 1)
     if tuning is not None and not isinstance(tuning, Mapping):
@@ -286,8 +282,8 @@ def keeping(request: Request, model: Model, thinning: int, keep: Sequence[str] |
         said = ", ".join(map(repr, unknown)) or "nothing"
         raise ValueError(
             f"keep: got {said}, expected names of what the model '{model.name}' has: {', '.join(map(repr, known))}. "
-            "In a NumPyro model numpyro.deterministic makes others. keep='moments' keeps moments and quantiles, and "
-            "no draws; keep='none' next to nothing."
+            "deterministic= of shoal.Model makes others, or numpyro.deterministic in a NumPyro model. keep='moments' "
+            "keeps moments and quantiles, and no draws; keep='none' next to nothing."
         )
     kept = tuple(name for name in known if name in wanted)
     return replace(request, keep=None if kept == known else kept)
@@ -304,6 +300,15 @@ def check_coordinates(model: Model) -> None:
         raise ValueError(
             f"save_warmup=True: the model '{model.name}' has something called {taken[0]!r}, and so is a coordinate of "
             "the draws of the warmup. Choose another name in the model."
+        )
+
+
+def check_model(model: Any) -> None:
+    """Refuse what is no model."""
+    if not isinstance(model, Model):
+        raise ValueError(
+            f"model: got {type(model).__name__}, expected a shoal.Model. Wrap a NumPyro model by "
+            "shoal.from_numpyro(model, *args), a log density by shoal.Model(params=..., log_density=...)."
         )
 
 

@@ -18,7 +18,8 @@ from numpyro.infer.util import compute_log_probs, constrain_fn, potential_energy
 from numpyro.primitives import Messenger
 
 from shoal.bridges.arguments import Call, is_array, is_float_array, narrowed, take_apart
-from shoal.bridges.sites import HANDLERS, Sites, find_sites, fixed_values, title
+from shoal.bridges.predictive import SiteDraw, SiteObserved, SitePrior
+from shoal.bridges.sites import HANDLERS, Sites, consistent, find_sites, fixed_values, title
 from shoal.models import datasets
 from shoal.models.causes import cause
 from shoal.models.compiled import Compiled
@@ -26,6 +27,7 @@ from shoal.models.formula import LOG_DET, hashable
 from shoal.models.layout import Layout
 from shoal.models.model import Model
 from shoal.models.precision import current, shape_of
+from shoal.models.predictive import Predictive
 
 
 @dataclass(frozen=True, eq=False)
@@ -193,7 +195,8 @@ def from_numpyro(
     say), the integers among them, or all arrays, become constants too. NaN and infinity in the data are
     accepted where log density and gradient are finite all the same, as behind a mask.
 
-    Axes of sites in plates are named after the plates.
+    Axes of sites in plates are named after the plates. What is observed can be drawn anew, given the parameters or from
+    the prior: `shoal.posterior_predictive`, `shoal.prior_predictive`.
 
     Args:
         model_fn: the model; also wrapped in handlers such as `reparam`, or in `functools.partial`.
@@ -230,9 +233,29 @@ def from_numpyro(
         _holds_nonfinite(program, data),
         SiteParts(program),
         SiteMaps(program),
+        _predictive(program, sites),
     )
     axes = sites.dims | dict(dims or {})
+    axes = _dims_of_observed(sites, axes) | axes
     return Model.from_parts(compiled, data, dims=axes, coords=coords, name=name or title(model_fn))
+
+
+def _predictive(program: Program, sites: Sites) -> Predictive:
+    names = tuple(name for name, _ in sites.observed)
+    return Predictive(
+        sites.observed, SiteDraw(program, names), SiteObserved(program, sites.observed), SitePrior(program, names)
+    )
+
+
+def _dims_of_observed(sites: Sites, named: Mapping[str, Sequence[str]]) -> dict[str, tuple[str, ...]]:
+    """Those from plates, where the axes that have names already leave them as they are."""
+    shapes = {slot.name: slot.shape for slot in sites.slots} | dict(sites.deterministic) | dict(sites.observed)
+    lengths = {
+        axis: length
+        for name, axes in named.items()
+        for axis, length in zip((axes,) if isinstance(axes, str) else axes, shapes.get(name, ()), strict=False)
+    }
+    return consistent(sites.observed_dims, dict(sites.observed), lengths)
 
 
 def _build(

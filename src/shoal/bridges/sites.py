@@ -1,7 +1,7 @@
 """What a NumPyro model is made of: latent sites, deterministic sites, plates, found by tracing it once."""
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -28,13 +28,17 @@ class Sites(NamedTuple):
         slots: latent sites, in order.
         deterministic: name and shape of each.
         fixed: names of sites that keep their first value (`numpyro.param`, `mutable`).
-        dims: name of each axis of a site that stands in plates.
+        dims: name of each axis of a latent or deterministic site that stands in plates.
+        observed: name and shape of each observed site, as it is drawn.
+        observed_dims: name of each axis of such a site that stands in plates.
     """
 
     slots: tuple[Slot, ...]
     deterministic: tuple[tuple[str, tuple[int, ...]], ...]
     fixed: tuple[str, ...]
     dims: dict[str, tuple[str, ...]]
+    observed: tuple[tuple[str, tuple[int, ...]], ...]
+    observed_dims: dict[str, tuple[str, ...]]
 
 
 def find_sites(function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Sites:
@@ -146,8 +150,30 @@ def _read(sites: dict[str, Any]) -> Sites:
     )
     fixed = tuple(name for name, site in sites.items() if site["type"] in ("param", "mutable"))
     shapes = {slot.name: slot.shape for slot in slots} | dict(deterministic)
-    named = {name: _axes(name, sites[name], shape) for name, shape in shapes.items()}
-    return Sites(slots, deterministic, fixed, _consistent(named, shapes))
+    observed = {
+        name: drawn_batch(site["fn"], site["value"]) + tuple(site["fn"].event_shape)
+        for name, site in sites.items()
+        if site["type"] == "sample" and site["is_observed"] and jnp.size(site["value"])
+    }
+    dims, of_observed = (
+        consistent({name: _axes(name, sites[name], shape) for name, shape in some.items()}, some)
+        for some in (shapes, observed)
+    )
+    return Sites(slots, deterministic, fixed, dims, tuple(observed.items()), of_observed)
+
+
+def drawn_batch(law: Any, value: Any) -> tuple[int, ...]:
+    """The batch shape of an observed site when it is drawn: one draw for every observation that the density counts.
+
+    Args:
+        law: the distribution of the site.
+        value: what was observed.
+    """
+    observed = jnp.shape(value)[: max(jnp.ndim(value) - law.event_dim, 0)]
+    try:
+        return tuple(np.broadcast_shapes(tuple(law.batch_shape), observed))
+    except ValueError:  # the log density fails of it, too, and says so with the name of the site
+        return tuple(law.batch_shape)
 
 
 def _refuse(sites: dict[str, Any], latent: dict[str, Any]) -> None:
@@ -222,11 +248,19 @@ def _axes(name: str, site: dict[str, Any], shape: tuple[int, ...]) -> tuple[str,
     return tuple(axes)
 
 
-def _consistent(
-    named: dict[str, tuple[str, ...] | None], shapes: dict[str, tuple[int, ...]]
+def consistent(
+    named: Mapping[str, tuple[str, ...] | None],
+    shapes: Mapping[str, tuple[int, ...]],
+    known: Mapping[str, int] | None = None,
 ) -> dict[str, tuple[str, ...]]:
-    """Leave out sites whose axes would clash with a quantity, or with an axis of another length."""
-    lengths: dict[str, int] = {}
+    """Leave out sites whose axes would clash with a quantity, or with an axis of another length.
+
+    Args:
+        named: names of axes by site; None where nothing is known of them.
+        shapes: of the sites.
+        known: lengths of axes that have names already.
+    """
+    lengths = dict(known or {})
     kept = {}
     for name, axes in named.items():
         if axes is None or any(axis in shapes for axis in axes) or len(set(axes)) < len(axes):

@@ -1,7 +1,7 @@
 """Names of axes and labels along them: checked against the shapes they describe."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,6 +13,7 @@ def check_axes(
     shapes: Mapping[str, tuple[int, ...]],
     dims: Mapping[str, Sequence[str]] | None,
     coords: Mapping[str, Any] | None,
+    generated: Mapping[str, tuple[int, ...]] | None = None,
 ) -> tuple[dict[str, tuple[str, ...]], dict[str, Any]]:
     """Refuse names and labels that do not fit.
 
@@ -20,6 +21,8 @@ def check_axes(
         shapes: name of each quantity to its shape.
         dims: quantity to the names of its axes; a single name may be given as text.
         coords: name of an axis to its labels.
+        generated: name of each generated quantity to its shape. They are kept apart from the others, so that an axis
+            of the ones may be called as one of the others is.
 
     Returns:
         Both, as plain dictionaries.
@@ -29,8 +32,9 @@ def check_axes(
     """
     named = {name: (axes,) if isinstance(axes, str) else tuple(axes) for name, axes in (dims or {}).items()}
     labels = {axis: np.asarray(values) for axis, values in (coords or {}).items()}
-    _check_names(shapes, named)
-    lengths = _check_lengths(shapes, named)
+    check_reserved(shapes)
+    _check_names(shapes, generated or {}, named)
+    lengths = _check_lengths({**shapes, **(generated or {})}, named)
     for axis, values in labels.items():
         if axis not in lengths:
             raise ValueError(
@@ -46,16 +50,39 @@ def check_axes(
     return named, labels
 
 
-def _check_names(shapes: Mapping[str, tuple[int, ...]], named: dict[str, tuple[str, ...]]) -> None:
-    for name, axes in named.items():
-        if name not in shapes:
+def check_reserved(names: Iterable[str]) -> None:
+    """Refuse quantities that are called as an axis of every result.
+
+    Args:
+        names: of the quantities.
+
+    Raises:
+        ValueError: names the first.
+    """
+    for name in names:
+        if name in RESERVED:
             raise ValueError(
-                f"dims names the axes of {name!r}, but the model has no such quantity; it has {', '.join(shapes)}."
+                f"A quantity of the model is called {name!r}, but the axes of every result are called chain and draw, "
+                "and superchain goes along. Choose another name for it."
             )
-        if len(axes) != len(shapes[name]):
+
+
+def _check_names(
+    shapes: Mapping[str, tuple[int, ...]],
+    generated: Mapping[str, tuple[int, ...]],
+    named: dict[str, tuple[str, ...]],
+) -> None:
+    for name, axes in named.items():
+        if name not in shapes and name not in generated:
+            raise ValueError(
+                f"dims names the axes of {name!r}, but the model has no such quantity; it has "
+                f"{', '.join((*shapes, *generated))}."
+            )
+        peers = shapes if name in shapes else generated
+        if len(axes) != len(peers[name]):
             raise ValueError(
                 f"dims[{name!r}] names {len(axes)} axes ({', '.join(map(str, axes))}), but {name} has shape "
-                f"{shapes[name]}. Give one name per axis."
+                f"{peers[name]}. Give one name per axis."
             )
         doubled = [axis for axis, count in Counter(axes).items() if count > 1]
         if doubled or any(not isinstance(axis, str) or not axis for axis in axes):
@@ -63,18 +90,12 @@ def _check_names(shapes: Mapping[str, tuple[int, ...]], named: dict[str, tuple[s
                 f"dims[{name!r}] is {axes}, but the axes of one quantity need different, non-empty names: "
                 "row and column of a matrix, say."
             )
-        clash = [axis for axis in axes if axis in RESERVED or axis in shapes]
+        clash = [axis for axis in axes if axis in RESERVED or axis in peers]
         if clash:
             raise ValueError(
                 f"dims[{name!r}] calls an axis {clash[0]!r}, but that is the name of "
                 f"{'an axis of every result' if clash[0] in RESERVED else 'a quantity of the model'}. Choose "
                 "another name for the axis."
-            )
-    for name in shapes:
-        if name in RESERVED:
-            raise ValueError(
-                f"A parameter is called {name!r}, but the axes of every result are called chain and draw. "
-                "Choose another name for the parameter."
             )
 
 

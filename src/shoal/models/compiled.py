@@ -9,6 +9,7 @@ import jax
 import numpy as np
 
 from shoal.models.layout import Layout
+from shoal.models.predictive import Predictive
 from shoal.target import Target
 
 
@@ -28,6 +29,7 @@ class Compiled:
             not known.
         maps: `(position[dim], data) -> {name: (constraint, map)}` of each parameter: NumPyro's constraint, and
             `map(free) -> (value, log|J|)` onto it; None where they are not known.
+        predictive: how data are drawn given parameters; None where the model does not say.
     """
 
     layout: Layout
@@ -39,6 +41,7 @@ class Compiled:
     allow_nonfinite: bool = False
     parts: Callable[..., dict[str, Any]] | None = None
     maps: Callable[..., dict[str, tuple[Any, Callable[..., Any]]]] | None = None
+    predictive: Predictive | None = None
 
 
 def in_precision(dtype: np.dtype, compute: Callable[[], Any]) -> Any:

@@ -1,4 +1,4 @@
-"""The arguments of a model, checked: parameters, and which functions make the log density."""
+"""The arguments of a model, checked: parameters, and how the functions of them are called."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -102,3 +102,56 @@ def _takes_data(log_density: Callable[..., Any], has_data: bool) -> bool:
         "log_density can be called neither as log_density(params) nor as log_density(params, data), but that "
         "is how Shoal calls it. Change its arguments, or bind the others with functools.partial."
     )
+
+
+def deterministic_takes_data(deterministic: Any, has_data: bool) -> bool:
+    """Whether the function of deterministic quantities is called with the data; refuse what cannot be called.
+
+    Args:
+        deterministic: of `Model`.
+        has_data: whether data were given.
+
+    Raises:
+        ValueError: it is no function of the parameters, or of them and the data that there are.
+    """
+    _check_callable("deterministic", deterministic)
+    if has_data and accepts(deterministic, 2) is not False:
+        return True
+    if accepts(deterministic, 1) is not False:
+        return False
+    if not has_data and accepts(deterministic, 2):
+        raise ValueError(
+            "deterministic takes params and data, but data= was not given. Give data=, or let it take params alone."
+        )
+    raise ValueError(
+        "deterministic can be called neither as deterministic(params) nor as deterministic(params, data), but that "
+        "is how Shoal calls it. Change its arguments, or bind the others with functools.partial."
+    )
+
+
+def generated_takes_data(generated: Any, has_data: bool) -> bool:
+    """Whether the function that draws data is called with the data; refuse what cannot be called.
+
+    Args:
+        generated: of `Model`.
+        has_data: whether data were given.
+
+    Raises:
+        ValueError: it is no function of the parameters, the data where there are any, and a key.
+    """
+    _check_callable("generated", generated)
+    if accepts(generated, 3 if has_data else 2) is False:
+        wanted = "generated(params, data, key)" if has_data else "generated(params, key)"
+        why = "data= was given" if has_data else "data= was not given"
+        raise ValueError(
+            f"generated cannot be called as {wanted}, but that is how Shoal calls it, since {why}; key is a random key "
+            "of JAX. Change its arguments, or bind the others with functools.partial."
+        )
+    return has_data
+
+
+def _check_callable(name: str, function: Any) -> None:
+    if not callable(function):
+        raise ValueError(
+            f"{name} is {function!r}, but it must be a function that returns a mapping from names to arrays."
+        )

@@ -102,18 +102,26 @@ class LogDensity:
 
 @dataclass(frozen=True)
 class Constrain:
-    """`(position[dim], data) -> {name: value}` on the supports.
+    """`(position[dim], data) -> {name: value}`: parameters on their supports, then what is computed from them.
 
     Attributes:
         formula: what to evaluate.
+        deterministic: the user's function of the parameters, and of the data where it takes them.
+        takes_data: whether it does.
     """
 
     formula: Formula
+    deterministic: Callable[..., Any] | None = None
+    takes_data: bool = False
 
     def __call__(self, position: Any, data: Any) -> dict[str, Any]:
         """Evaluate at one point."""
         free = self.formula.layout.split(position)
-        return {name: parameter.constrain(free[name]) for name, parameter in self.formula.parameters}
+        values = {name: parameter.constrain(free[name]) for name, parameter in self.formula.parameters}
+        if self.deterministic is None:
+            return values
+        made = self.deterministic(dict(values), *(data,) * self.takes_data)
+        return values | {name: jnp.asarray(value) for name, value in made.items()}
 
 
 @dataclass(frozen=True)
@@ -216,16 +224,12 @@ def check_term(name: str, function: Callable[..., Any], arguments: tuple[Any, ..
     """
     called = f"{name}({', '.join(('params', 'rows' if name == 'log_likelihood' else 'data')[: len(arguments)])})"
     shapes = " and ".join(
-        f"{word} {_shapes(argument)}" for word, argument in zip(("params", "data"), arguments, strict=False)
+        f"{word} {described(argument)}" for word, argument in zip(("params", "data"), arguments, strict=False)
     )
     try:
         result = shape_of(function, *arguments)
     except Exception as error:
-        raise ValueError(
-            f"{called} failed when it was traced with {shapes}: {cause(error)}. It must work on one point, "
-            "with the shapes above, and use jax.numpy (no numpy, float(...), or if on values) for what "
-            "depends on the parameters."
-        ) from error
+        raise untraceable(called, shapes, error) from error
     if result is None:
         raise ValueError(f"{called} returned None, but a scalar was expected. Does it lack its return statement?")
     leaves = jax.tree.leaves(result)
@@ -260,5 +264,21 @@ def structs(parameters: tuple[tuple[str, Parameter], ...], dtype: Any) -> dict[s
     return {name: jax.ShapeDtypeStruct(item.shape, np.dtype(dtype)) for name, item in parameters}
 
 
-def _shapes(tree: Any) -> str:
+def untraceable(called: str, shapes: str, error: Exception) -> ValueError:
+    """What to raise where a function of the user's cannot be traced.
+
+    Args:
+        called: the function and its arguments, as the user wrote them.
+        shapes: of what it was called with, in words.
+        error: what it raised.
+    """
+    return ValueError(
+        f"{called} failed when it was traced with {shapes}: {cause(error)}. It must work on one point, "
+        "with the shapes above, and use jax.numpy (no numpy, float(...), or if on values) for what "
+        "depends on the parameters."
+    )
+
+
+def described(tree: Any) -> str:
+    """Type and shape of every leaf, for messages."""
     return str(jax.tree.map(lambda leaf: f"{leaf.dtype.name}{list(leaf.shape)}", tree)).replace("'", "")

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 
 from shoal.models import datasets
-from shoal.models.axes import check_axes
+from shoal.models.axes import check_axes, check_reserved
 from shoal.models.compiled import Compiled, constrained, in_precision, unconstrained
-from shoal.models.contract import read_params, read_terms
+from shoal.models.contract import deterministic_takes_data, generated_takes_data, read_params, read_terms
 from shoal.models.formula import (
     Constrain,
     Formula,
@@ -23,6 +23,8 @@ from shoal.models.formula import (
 from shoal.models.layout import Layout
 from shoal.models.parameters import Parameter
 from shoal.models.precision import current
+from shoal.models.predictive import Generate, Predictive, SameName
+from shoal.models.quantities import key_struct, quantities_of
 from shoal.models.values import check_support, read_values
 from shoal.target import Target
 
@@ -41,7 +43,9 @@ class Model:
     Attributes:
         name: for display and records.
         dims: names of the axes of parameters and deterministic quantities.
-        coords: labels along the named axes.
+        coords: labels along these axes.
+        generated_dims: names of the axes of generated quantities.
+        generated_coords: labels along those.
         data: the pytree of numpy arrays in the precision given, or None.
         origin: what the command line finds it by: an example, or `file.py:object`; None where it was made otherwise.
     """
@@ -50,9 +54,11 @@ class Model:
     name: str
     dims: dict[str, tuple[str, ...]]
     coords: dict[str, Any]
+    generated_dims: dict[str, tuple[str, ...]]
+    generated_coords: dict[str, Any]
     data: Any
 
-    def __init__(
+    def __init__(  # noqa: PLR0913  (a front door: each is a choice that users make)
         self,
         *,
         params: Mapping[str, Parameter],
@@ -60,6 +66,8 @@ class Model:
         log_likelihood: Callable[..., Any] | None = None,
         log_density: Callable[..., Any] | None = None,
         data: Any = None,
+        deterministic: Callable[..., Any] | None = None,
+        generated: Callable[..., Any] | None = None,
         dims: Mapping[str, Sequence[str]] | None = None,
         coords: Mapping[str, Any] | None = None,
         name: str | None = None,
@@ -72,7 +80,11 @@ class Model:
             log_likelihood: `(params, rows) -> scalar`, the sum over the rows given.
             log_density: `(params) -> scalar` or `(params, data) -> scalar`, instead of the two above.
             data: a pytree of arrays (a list of numbers is one array).
-            dims: parameter to the names of its axes.
+            deterministic: `(params) -> {name: array}` or `(params, data) -> {name: array}`: quantities that are kept,
+                summarised and judged beside the parameters.
+            generated: `(params, data, key) -> {name: array}`, or `(params, key) -> {name: array}` without data: one
+                draw of data given the parameters, by a random key of JAX, for `shoal.posterior_predictive`.
+            dims: parameter, deterministic or generated quantity to the names of its axes.
             coords: name of an axis to its labels.
             name: of the model.
 
@@ -93,8 +105,17 @@ class Model:
             tuple(hashable(function) for _, function, _ in terms),
             tuple(takes_data for *_, takes_data in terms),
         )
-        functions = LogDensity(formula), Constrain(formula), Unconstrain(formula)
-        compiled = Compiled(formula.layout, *functions, parts=Parts(formula), maps=Maps(formula))
+        constrain, made = _deterministic(formula, deterministic, *seen)
+        compiled = Compiled(
+            formula.layout,
+            LogDensity(formula),
+            constrain,
+            Unconstrain(formula),
+            made,
+            parts=Parts(formula),
+            maps=Maps(formula),
+            predictive=_predictive(generated, *seen, [*formula.layout.names, *(name for name, _ in made)]),
+        )
         main = log_density if log_density is not None else log_likelihood
         self._fill(compiled, data, dims, coords, name or getattr(main, "__name__", "model"))
 
@@ -129,7 +150,10 @@ class Model:
 
     def _fill(self, compiled: Compiled, data: Any, dims: Any, coords: Any, name: str) -> None:
         shapes = {slot.name: slot.shape for slot in compiled.layout.slots} | dict(compiled.deterministic)
-        self.dims, self.coords = check_axes(shapes, dims, coords)
+        generated = {} if compiled.predictive is None else dict(compiled.predictive.shapes)
+        named, labels = check_axes(shapes, dims, coords, generated)
+        self.dims, self.coords = _of(shapes, named, labels)
+        self.generated_dims, self.generated_coords = _of(generated, named, labels)
         self.name, self.data = name, data
         self._compiled, self._shapes = compiled, shapes
         self._targets: dict[np.dtype, Target] = {}
@@ -158,6 +182,11 @@ class Model:
     def deterministic_names(self) -> tuple[str, ...]:
         """What `constrain` gives beside the parameters."""
         return tuple(name for name, _ in self._compiled.deterministic)
+
+    @property
+    def generated_names(self) -> tuple[str, ...]:
+        """What `shoal.posterior_predictive` draws given the parameters."""
+        return () if self._compiled.predictive is None else self._compiled.predictive.names
 
     @property
     def shapes(self) -> dict[str, tuple[int, ...]]:
@@ -282,7 +311,8 @@ class Model:
         data = datasets.conform(self.data, datasets.read(data))
         if not self._compiled.allow_nonfinite:
             datasets.check_finite(data)
-        return Model.from_parts(self._compiled, data, dims=self.dims, coords=self.coords, name=self.name)
+        dims, coords = self.dims | self.generated_dims, self.coords | self.generated_coords
+        return Model.from_parts(self._compiled, data, dims=dims, coords=coords, name=self.name)
 
     def check(self, *, seed: int = 0, precision: str = "float32", max_seconds: float | None = 10.0) -> "Check":
         """Look at the model before a run: see `shoal.check`.
@@ -313,3 +343,35 @@ class Model:
         described = ", ".join(parts[:count]) + (f"; also {', '.join(parts[count:])}" if parts[count:] else "")
         leaves = ", ".join(f"{key} {leaf.shape}" for key, leaf in datasets.named_leaves(self.data))
         return f"<shoal.Model {self.name}: {self.dim} dimensions: {described}{'; ' + leaves if leaves else ''}>"
+
+
+def _deterministic(
+    formula: Formula, function: Callable[..., Any] | None, params: Any, data: Any
+) -> tuple[Constrain, tuple[tuple[str, tuple[int, ...]], ...]]:
+    """The way to the supports, and name and shape of what it gives beside the parameters."""
+    if function is None:
+        return Constrain(formula), ()
+    takes_data = deterministic_takes_data(function, data is not None)
+    arguments = {"params": params} | ({"data": data} if takes_data else {})
+    made = quantities_of("deterministic", function, arguments, formula.layout.names)
+    return Constrain(formula, hashable(function), takes_data), made
+
+
+def _predictive(function: Callable[..., Any] | None, params: Any, data: Any, taken: list[str]) -> Predictive | None:
+    """How data are drawn, where the user says so."""
+    if function is None:
+        return None
+    takes_data = generated_takes_data(function, data is not None)
+    arguments = {"params": params} | ({"data": data} if takes_data else {}) | {"key": key_struct()}
+    made = quantities_of("generated", function, arguments, taken)
+    check_reserved(name for name, _ in made)
+    return Predictive(made, Generate(hashable(function), takes_data), SameName(made))
+
+
+def _of(
+    shapes: Mapping[str, Any], named: dict[str, tuple[str, ...]], labels: dict[str, Any]
+) -> tuple[dict[str, tuple[str, ...]], dict[str, Any]]:
+    """Names of axes of some quantities, and the labels along these."""
+    dims = {name: axes for name, axes in named.items() if name in shapes}
+    used = {axis for axes in dims.values() for axis in axes}
+    return dims, {axis: ticks for axis, ticks in labels.items() if axis in used}

@@ -105,10 +105,19 @@ def fingerprint(value: Any) -> Hashable:
     return value if isinstance(value, Hashable) else id(value)
 
 
-def _numpyro_constraints() -> Any:
-    from numpyro.distributions import constraints
+def _distributions() -> Any:
+    """NumPyro's module, by way of NumPyro itself.
 
-    return constraints
+    After `import arviz` NumPyro is there as a module that loads when it is first looked into. A look for one of its
+    parts alone then has Python load that part twice, and the second is incomplete.
+    """
+    import numpyro
+
+    return numpyro.distributions
+
+
+def _numpyro_constraints() -> Any:
+    return _distributions().constraints
 
 
 @lru_cache(maxsize=512)
@@ -118,8 +127,6 @@ def _constraint(support: Support) -> Any:
 
 @lru_cache(maxsize=512)
 def _bijection(support: Support, dtype: np.dtype) -> Any:
-    from numpyro.distributions import biject_to
-
     # Bounds in the precision of the position: a Python number in log|J| would become float64 in x64 mode.
     def in_dtype(leaf: Any) -> Any:
         is_number = isinstance(leaf, bool | int | float | np.ndarray | np.generic | jax.Array)
@@ -128,4 +135,4 @@ def _bijection(support: Support, dtype: np.dtype) -> Any:
     constraint = support.constraint()
     if jax.tree.leaves(constraint):
         constraint = jax.tree.map(in_dtype, constraint)
-    return biject_to(constraint)
+    return _distributions().biject_to(constraint)

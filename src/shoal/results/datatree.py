@@ -1,7 +1,7 @@
 """A result as an xarray.DataTree in ArviZ's schema."""
 
 import datetime
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -21,7 +21,7 @@ class Group(NamedTuple):
 
     Attributes:
         draws: by variable, under the names that the model has.
-        variables: by variable, its name without "/" and those of its axes, `chain` and `draw` first.
+        variables: by variable, its name without "/" and those of its axes, `chain` and `draw` first where it has them.
         coordinates: by name, the axis that it lies along and its values.
     """
 
@@ -43,7 +43,7 @@ def datatree(result: "Result") -> Any:
         An xarray.DataTree, which ArviZ 1 reads.
     """
     xarray = require("xarray", "A DataTree", extra="store")
-    tree = xarray.DataTree.from_dict({name: _dataset(xarray, group) for name, group in groups(result).items()})
+    tree = xarray.DataTree.from_dict({name: dataset(group) for name, group in groups(result).items()})
     tree.attrs.update(attributes(result))
     return tree
 
@@ -95,25 +95,51 @@ def attributes(result: "Result") -> dict[str, Any]:
     }
 
 
-def _group(result: "Result", draws: Mapping[str, np.ndarray], along: Mapping[str, np.ndarray]) -> Group:
-    """A group with these coordinates along its draws."""
-    ticks = {
-        "chain": ("chain", np.arange(result.num_chains)),
-        **{name: ("draw", labels) for name, labels in along.items()},
-        "superchain": ("chain", np.asarray(result.superchain)),
-    }
-    plain = plain_names((*names_of_axes(result.dims), *result.dims, *draws))
+def group(
+    draws: Mapping[str, np.ndarray],
+    dims: Mapping[str, Sequence[str]],
+    coords: Mapping[str, Any],
+    along: Mapping[str, tuple[str, np.ndarray]],
+) -> Group:
+    """A group of ArviZ's schema.
+
+    Args:
+        draws: by variable, `[chain, draw, *shape]`, or `[*shape]` of what is not drawn.
+        dims: the names of axes, by variable.
+        coords: the names along an axis, by axis.
+        along: coordinates by name, each with the axis it lies along, `chain` or `draw`; none where variables are not
+            drawn.
+    """
+    ticks = dict(along)
+    plain = plain_names((*names_of_axes(dims), *dims, *draws))
+    first = ("chain", "draw") if along else ()
     variables = {}
     for name in draws:
-        shape = shape_of(draws, name)
-        names = plain_axes(name, len(shape), result.dims, plain)
-        variables[name] = (plain[name], ("chain", "draw", *names))
-        for own, axis, length in zip(axes(name, len(shape), result.dims), names, shape, strict=True):
-            given = np.asarray(result.coords.get(own, ()))
+        shape = shape_of(draws, name) if first else np.shape(draws[name])
+        names = plain_axes(name, len(shape), dims, plain)
+        variables[name] = (plain[name], (*first, *names))
+        for own, axis, length in zip(axes(name, len(shape), dims), names, shape, strict=True):
+            given = np.asarray(coords.get(own, ()))
             ticks[axis] = axis, given if given.shape == (length,) else np.arange(length)
     return Group(draws, variables, ticks)
 
 
-def _dataset(xarray: Any, group: Group) -> Any:
+def dataset(group: Group) -> Any:
+    """A group as an xarray.Dataset; draws on disk are read."""
+    xarray = require("xarray", "A DataTree", extra="store")
     variables = {plain: (names, group.draws[name]) for name, (plain, names) in group.variables.items()}
     return xarray.Dataset(variables, coords=group.coordinates, attrs={"inference_library": "shoal"})
+
+
+def coordinates(result: "Result", along: Mapping[str, np.ndarray]) -> dict[str, tuple[str, np.ndarray]]:
+    """Coordinates along the chains of a result and, given, along draws."""
+    return {
+        "chain": ("chain", np.arange(result.num_chains)),
+        **{name: ("draw", labels) for name, labels in along.items()},
+        "superchain": ("chain", np.asarray(result.superchain)),
+    }
+
+
+def _group(result: "Result", draws: Mapping[str, np.ndarray], along: Mapping[str, np.ndarray]) -> Group:
+    """A group of a result with these coordinates along its draws."""
+    return group(draws, result.dims, result.coords, coordinates(result, along))
