@@ -106,7 +106,7 @@ class Decision:
         drain()
         if draws.committed * self._session.request.thinning != done:  # a failure, which comes up elsewhere
             return False
-        findings = () if told is None else self._session.unkept(told)
+        findings = () if told is None else self._session.beside_draws(told)
         moments = draws.moments() if isinstance(draws, MemoryFolds | ZarrFolds) else None
         header = self._header
         so_far = Result(

@@ -42,6 +42,7 @@ def sampled(session: Session, settings: dict[str, Any]) -> Result:
     if session.folder is not None:
         import_zarr_meanwhile()
     warm = warmed(session)
+    session.visited = warm.visited
     # Fetched before sampling: a device that fails there may give nothing back afterwards.
     tuning = by_path(warm.run.tuning)
     began = time.perf_counter()
@@ -197,11 +198,11 @@ def _drawn(session: Session, phase: Phase, draws: Sink, decision: Decision) -> D
     seconds = phase.seconds + session.stop.clock() - began
     told = _from(known, draws.committed)[0][1]
     nothing = (0, 0), (), {}
-    said = nothing if told is None else (told.evaluations, session.unkept(told), session.coordinates(told))
-    gradients, unkept, coordinates = said
+    said = nothing if told is None else (told.evaluations, session.beside_draws(told), session.coordinates(told))
+    gradients, beside, coordinates = said
     made_all = decision.judged is not None or draws.committed * thinning >= length
     ending = (*ending, *decision.concluded(draws.committed * thinning, length))
-    findings = ending if decision.judged is not None else (*ending, *unkept)
+    findings = ending if decision.judged is not None else (*ending, *beside)
     return Drawn(seconds, gradients, not made_all, findings, coordinates, decision.judged)
 
 

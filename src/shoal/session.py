@@ -3,7 +3,7 @@
 import contextlib
 import platform
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import equinox as eqx
@@ -16,6 +16,7 @@ from shoal import compiling
 from shoal.adaptation import Fixed
 from shoal.diagnostics.findings import Finding
 from shoal.diagnostics.unkept import nothing_kept, unkept
+from shoal.diagnostics.visited import Visited
 from shoal.durable.folder import Checkpoint, RunFolder
 from shoal.durable.identity import log_density_differs, other_run
 from shoal.mesh import Placement
@@ -120,6 +121,7 @@ class Session:
         stop: whether it is to end early.
         seconds: that finding the starts took: compiling, as good as all of it.
         expose: told before the first draw where the draws will be.
+        visited: where chains were in warmup.
     """
 
     request: Request
@@ -135,6 +137,7 @@ class Session:
     stop: Stop
     seconds: float
     expose: Callable[[SoFar], None] = unwatched
+    visited: Visited = field(default_factory=Visited)
 
     @property
     def changing(self) -> contextlib.AbstractContextManager[Any]:
@@ -233,12 +236,22 @@ class Session:
         self.show(told.chunk)
         self.watch(told, values or {})
 
-    def unkept(self, told: Told) -> tuple[Finding, ...]:
-        """What there is to say of coordinates whose draws are not kept.
+    def beside_draws(self, told: Told) -> tuple[Finding, ...]:
+        """What there is to say that the draws do not tell: of where warmup was, and of what is not kept.
 
         Args:
             told: of all the draws.
         """
+        spread, names = told.spread, quantities(self.model)[:-1]
+        if spread is None:
+            return ()
+        (*mean, log_density), (*sd, _) = spread["mean"], spread["sd"]
+        labels, spent = [name.label for name in names], (told.chunk.done * told.chunk.num_chains, told.chunk.gradients)
+        left = self.visited.left_behind(np.array(mean), np.array(sd), log_density, spent, labels)
+        return (*left, *self._unkept(told))
+
+    def _unkept(self, told: Told) -> tuple[Finding, ...]:
+        """What there is to say of coordinates whose draws are not kept."""
         names, kept, spread = quantities(self.model), self.request.keep, told.spread
         without = [number for number, name in enumerate(names) if name.variable not in (*(kept or ()), LOG_DENSITY)]
         if kept is None or spread is None or not without:

@@ -10,6 +10,7 @@ import equinox as eqx
 
 from shoal.adaptation import Fixed
 from shoal.diagnostics.findings import Finding
+from shoal.diagnostics.visited import Visited
 from shoal.durable.folder import Checkpoint
 from shoal.keeping import WarmupDraws
 from shoal.paths import like
@@ -19,7 +20,7 @@ from shoal.run import compile_phase, drive, enter, frozen, on_host, revived, sha
 from shoal.samplers.staged import Staged
 from shoal.session import Phase, Session, first_tuning
 from shoal.statistics import Health
-from shoal.warmup.stages import Stages
+from shoal.warmup.stages import Left, Stages
 from shoal.watching.record import Told
 
 # Where warmup keeps no draws, a chunk of it may have any length.
@@ -29,7 +30,7 @@ KEPT_EVERY = 1.0
 
 
 class Warm(NamedTuple):
-    """What a warmup left: the run with the tuning to sample with, what it cost, what is told, and draws in memory."""
+    """What a warmup left: the run with the tuning to sample with, what it cost, what is told, and where it was."""
 
     run: Run
     compile_seconds: float
@@ -38,6 +39,7 @@ class Warm(NamedTuple):
     record: dict[str, Any]
     findings: tuple[Finding, ...]
     kept: Mapping[str, Any] = MappingProxyType({})
+    visited: Visited = Visited()
 
 
 def warmed(session: Session) -> Warm:
@@ -64,7 +66,7 @@ def warmed(session: Session) -> Warm:
             "findings": [finding.as_dict() for finding in warm.findings],
         }
         left = on_host(warm.run.ensemble, session.placement)
-        folder.keep_warm(Checkpoint.of(facts, ensemble=left, tuning=warm.run.tuning))
+        folder.keep_warm(Checkpoint.of(facts, ensemble=left, tuning=warm.run.tuning, visited=warm.visited.arrays))
     return warm
 
 
@@ -76,7 +78,8 @@ def _recalled(session: Session, kept: Checkpoint) -> Warm:
     tuning = like(first_tuning(request, session.target.dim), kept.tree("tuning"))
     run = revived(placement, session.root, ensemble, facts["step"], placement.place(tuning, split=False))
     findings = tuple(Finding.from_dict(finding) for finding in facts["findings"])
-    return Warm(run, 0.0, facts["seconds"], facts["gradients"], facts["record"], findings)
+    visited = Visited.restored(kept.tree("visited"))
+    return Warm(run, 0.0, facts["seconds"], facts["gradients"], facts["record"], findings, visited=visited)
 
 
 def _fixed_length(session: Session, draws: WarmupDraws | None) -> Warm:
@@ -151,8 +154,16 @@ def _staged(session: Session, draws: WarmupDraws | None) -> Warm:
     most = request.num_warmup
     stages = Stages(session.target, placement, root, starts.position, most, tell, starts.chosen, foresee)
     stages.clock = session.stop.clock
-    if draws is not None:
-        stages.keep = draws.stage
+    visited = Visited()
+
+    def keep(left: Left) -> None:
+        if left.phase != "burn-in":
+            trail = left.trail
+            visited.add(trail.position, trail.log_density, trail.gradients, left.members)
+        if draws is not None:
+            draws.stage(left)
+
+    stages.keep = keep
     if session.folder is not None:
         stages.ledger = session.folder
         left = session.folder.last_stage()
@@ -161,7 +172,8 @@ def _staged(session: Session, draws: WarmupDraws | None) -> Warm:
     warmed = sampler.warm_up(stages, session.model.dim, request.dtype)
     run = stages.ready(sampler.kernel(), warmed.tuning)
     record = {"draws": stages.draws, **warmed.record}
-    return Warm(run, stages.compile_seconds, taken(stages), stages.gradients, record, warmed.findings)
+    seconds = taken(stages)
+    return Warm(run, stages.compile_seconds, seconds, stages.gradients, record, warmed.findings, visited=visited)
 
 
 def _plain(value: Any) -> Any:

@@ -5,6 +5,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Array
 
+from shoal.diagnostics.visited import LOST, LOST_DIMENSIONS
 from shoal.ensemble import Transition
 from shoal.target import Target
 
@@ -12,10 +13,6 @@ from shoal.target import Target
 FEW_CHAINS = 16
 # A chain this many interquartile ranges below the median is behind: 13 standard deviations of a normal law.
 FAR_BEHIND = 10.0
-# A scout is lost when its log density is this many times the dimension below that of the best quarter: a region there
-# would have to be a thousand times as wide in every direction to hold as much of the mass. In few dimensions that would
-# be nothing unusual, so they count as more.
-LOST, LOST_DIMENSIONS = 7.0, 10
 # What the host looks at of a stage, at most: more chains or draws say little more about scales.
 MOST_NUMBERS = 2**24
 
