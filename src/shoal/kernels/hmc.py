@@ -5,6 +5,7 @@ size $\epsilon$, accept with probability $\min(1, e^{-\Delta H})$. The flow is r
 $\pi$ is invariant.
 """
 
+import dataclasses
 from typing import ClassVar, NamedTuple
 
 import equinox as eqx
@@ -73,7 +74,11 @@ def hamiltonian_step(keys: Keys, ensemble: Ensemble, flow: Flow, num_steps: Int[
     """Fresh momenta, `num_steps` steps of the flow, accept or reject."""
     dtype = ensemble.position.dtype
     momentum = keys.normal(MOMENTUM, ensemble.position.shape[-1], dtype)
-    return decided(keys, ensemble, propose(ensemble, momentum, flow, num_steps), flow, num_steps)
+    proposal = propose(ensemble, momentum, flow, num_steps)
+    after, info = decided(keys, ensemble, proposal, flow, num_steps)
+    accepted = keys.uniform(ACCEPTANCE, dtype) < info.acceptance_rate
+    energy = jnp.where(accepted, kinetic(proposal.momentum), kinetic(momentum)) - after.log_density
+    return after, dataclasses.replace(info, energy=energy)
 
 
 def decided(
