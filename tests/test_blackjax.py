@@ -75,6 +75,12 @@ def test_lifted_algorithm_leaves_target_invariant(blackjax, algorithm, dtype):
     np.testing.assert_array_equal(tiles, np.broadcast_to(tiles.max(2, keepdims=True), tiles.shape))
     np.testing.assert_allclose(info.step_size, ALGORITHMS[algorithm]["step_size"], rtol=1e-6)
     np.testing.assert_allclose(np.exp(-np.asarray(info.energy_error)), info.acceptance_rate, atol=1e-6)
+    # That of `hmc` is of the proposal, and mala tells none.
+    assert (info.energy is not None) is (algorithm == "nuts")
+    if algorithm == "nuts":
+        x = np.asarray(info.proposal[-1], float)
+        kinetic = info.energy[-1] + (x - np.exp(x)).sum(axis=1)
+        assert abs(kinetic.mean() - 2.0) < 5 * kinetic.std() / len(x) ** 0.5
 
 
 def test_draws_do_not_depend_on_the_number_of_devices(blackjax):

@@ -56,7 +56,7 @@ def test_a_result_has_what_it_promises(result):
     assert result.draws["beta"].shape == (64, 100, 3)
     assert result.draws["sigma"].shape == (64, 100)
     assert (result.draws["sigma"] > 0).all()
-    names = {"acceptance_rate", "diverging", "energy_error", "n_steps", "step_size", "lp"}
+    names = {"acceptance_rate", "diverging", "energy", "energy_error", "n_steps", "step_size", "lp"}
     assert set(result.sample_stats) == names
     assert all(values.shape == (64, 100) for values in result.sample_stats.values())
     assert result.converged, result.findings

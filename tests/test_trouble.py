@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from shoal.diagnostics import grouping, mixing, places, sticking, tails, trial, verdict
+from shoal.diagnostics import energy, grouping, mixing, places, sticking, tails, trial, verdict
 from shoal.diagnostics.estimates import ess_tail
 from shoal.diagnostics.findings import Finding
 from shoal.diagnostics.grouping import groups
@@ -36,7 +36,8 @@ def healthy(seed: int = 0, shape: str = "many", tail: str = "normal", rho: float
     chains, draws, ids = SHAPES[shape]
     z = ar1(np.random.default_rng(seed), chains, draws, (5,), rho)
     x = HEALTHY[tail](z).astype(np.float32)
-    return {"tau": x[..., 0], "theta": x[..., 1:]}, sample_stats(-0.5 * (z**2).sum(axis=2)), ids
+    potential = 0.5 * (z**2).sum(axis=2)
+    return {"tau": x[..., 0], "theta": x[..., 1:]}, with_energy(potential, 5), ids
 
 
 def diverging_where(low: np.ndarray, share: float = 0.3) -> np.ndarray:
@@ -103,6 +104,26 @@ def random_walk():
     return draws, statistics, ids
 
 
+def with_energy(potential: np.ndarray, dim: int) -> dict[str, np.ndarray]:
+    kinetic = 0.5 * np.random.default_rng(4).chisquare(dim, potential.shape)
+    return {**sample_stats(-potential), "energy": (potential + kinetic).astype(np.float32)}
+
+
+def funnel():
+    """Exact draws of tau, normal with a standard deviation of 3, and of ten more numbers of the scale exp(tau / 2)."""
+    z = np.random.default_rng(5).standard_normal((CHAINS, DRAWS, 11)).astype(np.float32)
+    tau = 3 * z[..., 0]
+    potential = tau**2 / 18 + 0.5 * (z[..., 1:] ** 2).sum(axis=2) + 5 * tau
+    return {"tau": tau, "theta": np.exp(tau / 2)[..., None] * z[..., 1:]}, with_energy(potential, 11), IDS
+
+
+def student():
+    """Exact draws of a Student's t in ten dimensions with 3 degrees of freedom."""
+    rng = np.random.default_rng(5)
+    z = rng.standard_normal((CHAINS, DRAWS, 10)) / np.sqrt(rng.chisquare(3, (CHAINS, DRAWS, 1)) / 3)
+    return {"theta": z}, with_energy(6.5 * np.log1p((z**2).sum(axis=2) / 3), 10), IDS
+
+
 # By name: the run, the kind, where, whether it blocks, and words of it.
 FOUND = {
     "neck": (neck, "divergences", None, True, ("They begin where tau is low (median rank 1% of all draws)", "tau")),
@@ -122,6 +143,11 @@ FOUND = {
         ("Chain 5 stayed on one value for 120 draws on end, from draw 40 on; rejections", "within the 0.5%"),
     ),
     "stretches": (lambda: stretch(120, (5, 9, 11)), "sticking", "chains 5, 9 and 11", True, ("of 3 chains",)),
+    "funnel": (
+        funnel, "energy", "tau", False,
+        ("E-BFMI is 0.0", "goes with tau (rank correlation 0.9", "less with 10 more", "what depends on tau"),
+    ),
+    "Student": (student, "energy", None, False, ("E-BFMI is 0.2", "the distance of theta[", "a scale mixture")),
     "walk": (
         random_walk, "improper", "theta[0]", True,
         ("spreads for as long as the run lasts", "So does 1 more", "against theta[1]", "their sum"),
@@ -158,6 +184,8 @@ BLIND = {
     "tails": (mixing, "tail_ess", lambda scores: np.full(len(scores), 1e4)),
     "one stretch": (sticking, "ALLOWANCE", 0.01),
     "stretches": (verdict, "MAX_LOST", 0.5),
+    "funnel": (energy, "ERRORS", 1e9),
+    "Student": (energy, "SURELY", 0.0001),
     "walk": (mixing, "LATE", 0.6),
 }
 

@@ -33,6 +33,8 @@ class Info(eqx.Module):
         proposal: where the trajectory ended, accepted or not.
         momentum: at the proposal, in the coordinates that the metric whitens.
         idle: evaluations for which the chain waited for others of its tile; None where none ever waits.
+        energy: the Hamiltonian of the state that became the draw, its momentum included: of the start where the
+            proposal was rejected (Stan's `energy__`). None where momenta are not drawn anew for every draw.
     """
 
     acceptance_rate: Float[Array, "*block chains"]
@@ -44,6 +46,7 @@ class Info(eqx.Module):
     proposal: Float[Array, "*block chains dim"]
     momentum: Float[Array, "*block chains dim"]
     idle: Int[Array, "*block chains"] | None = None
+    energy: Float[Array, "*block chains"] | None = None
 
     @property
     def paid(self) -> Int[Array, "*block chains"]:

@@ -32,11 +32,13 @@ class KeepDraws:
 
     def __call__(self, transition: Transition, target: Target) -> dict[str, dict[str, Array]]:
         info, values = transition.info, target.constrained(transition.after.position)
+        energy = {} if info.energy is None else {"energy": info.energy}
         return {
             "values": {name: value for name, value in values.items() if self.names is None or name in self.names},
             "stats": {
                 "lp": transition.after.log_density,
                 "acceptance_rate": info.acceptance_rate,
+                **energy,
                 "energy_error": info.energy_error,
                 "diverging": info.diverging,
                 "n_steps": info.num_steps,

@@ -60,6 +60,7 @@ def as_object(
         "interrupted": result.interrupted,
         "num_chains": result.num_chains,
         "num_draws": result.num_draws,
+        "e_bfmi": _e_bfmi(result),
         "findings": [finding.as_dict() for finding in (*seen.blocking, *seen.remarks)],
         "worst": [
             {
@@ -76,6 +77,15 @@ def as_object(
         "look": [look._asdict() for look in looks],
         "directory": directory,
     }
+
+
+def _e_bfmi(result: "Result") -> float | None:
+    """Of all chains together; None where the kernel tells no energy."""
+    from shoal.diagnostics.energy import fraction
+    from shoal.report.suspects import looked_at
+
+    stats = looked_at(result).sample_stats
+    return fraction(stats["energy"], stats["lp"]).value if {"energy", "lp"} <= set(stats) else None
 
 
 def _print(seen: "Overview", worst: "Sequence[Suspect]", limit: int, looks: "Sequence[Look]", directory: str) -> None:

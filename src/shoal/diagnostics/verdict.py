@@ -8,6 +8,7 @@ import numpy as np
 
 from shoal.diagnostics import chains
 from shoal.diagnostics.counts import Counts
+from shoal.diagnostics.energy import LOW, fraction, partners, words
 from shoal.diagnostics.estimates import MIN_DRAWS, superchain_index
 from shoal.diagnostics.findings import Finding, count, name_chains
 from shoal.diagnostics.mixing import mixing
@@ -77,6 +78,8 @@ def judge(
         label = partial(labels, dims=dims or {}, coords=coords or {})
         found += _quantities(draws, lp, ids, label, bool(apart), counts)
         stuck = {chain for finding in apart if finding.kind == "stuck" for chain in finding.chains}
+        if not any(_shifts_energy(finding) for finding in found):
+            found += _energy(draws, lp, sample_stats, label)
         found += [*apart, *_sticking(draws, lp, sample_stats, stuck, counts)]
         found += [*_neck(draws, sample_stats, label), *_diverging(draws, sample_stats, label, counts)]
     return tuple(sorted(found, key=lambda finding: not finding.blocking))
@@ -233,6 +236,37 @@ def _neck(
             "posterior is far narrower there than elsewhere, and draws beyond are missing or too few.",
             remedy="Reparametrise, for instance without centring; or make the step size much smaller (raise "
             "target_accept).",
+        )
+
+
+def _shifts_energy(finding: Finding) -> bool:
+    """Whether chains are at different log densities, or were: then the energy spreads because of that."""
+    return finding.where == "lp" and (finding.kind in ("superchain", "drift", "improper") or bool(finding.chains))
+
+
+def _energy(
+    draws: Mapping[str, np.ndarray],
+    lp: np.ndarray | None,
+    sample_stats: Mapping[str, np.ndarray],
+    label: Callable[[str, tuple[int, ...]], list[str]],
+) -> Iterator[Finding]:
+    if lp is None or "energy" not in sample_stats:
+        return
+    energy = np.asarray(sample_stats["energy"])
+    seen = fraction(energy, lp)
+    if seen.low:
+        found = partners(draws, energy)
+        named = found[0] if found else None
+        where = label(named.name, named.shape)[named.quantity] if named else ""
+        said, remedy = words(seen.value, named, where, len(found) - 1)
+        yield Finding(
+            kind="energy",
+            where=where or "energy",
+            number=seen.value,
+            threshold=LOW,
+            blocking=False,
+            words=said,
+            remedy=remedy,
         )
 
 

@@ -5,6 +5,7 @@ others wait is reported as `Info.idle`, counted as if the algorithm were one loo
 it is at least as much. The kernel is as exact as the algorithm.
 """
 
+import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, Protocol, runtime_checkable
 
@@ -55,12 +56,14 @@ class Lifted(Kernel[dict[str, Array]]):
 
     Attributes:
         algorithm: of one chain.
+        tells_energy: whether what a step tells has a field `energy` with the meaning of `Info.energy`; it is read then.
     """
 
     exact: ClassVar[bool] = False
     reference: ClassVar[str] = "Cabezas et al. (2024), BlackJAX, arXiv:2402.10797: the shape of an algorithm"
 
     algorithm: Algorithm = eqx.field(static=True)
+    tells_energy: bool = eqx.field(static=True, default=False)
 
     def tuning(self, dim: int, dtype: DTypeLike) -> dict[str, Array]:
         """No parameter: which there are only the algorithm knows."""
@@ -78,7 +81,11 @@ class Lifted(Kernel[dict[str, Array]]):
         drawn = _ensemble(state, target)
         finite = is_finite(drawn, jnp.zeros_like(drawn.log_density))
         after = choose(finite, drawn, ensemble)
-        return after, _info(told, after, finite, tuning, _lacks_gradient(state))
+        info = _info(told, after, finite, tuning, _lacks_gradient(state))
+        if not self.tells_energy:
+            return after, info
+        energy = told.energy.astype(after.log_density.dtype)
+        return after, dataclasses.replace(info, energy=energy)
 
 
 def _lacks_gradient(state: Any) -> bool:

@@ -48,8 +48,8 @@ class NUTSTuning(eqx.Module):
 class NUTS(Kernel[NUTSTuning]):
     """The multinomial No-U-Turn Sampler.
 
-    Of what a draw reports, the acceptance rate is the mean over the leaves of its tree; energy error, proposal and
-    momentum are those of the draw itself.
+    Of what a draw reports, the acceptance rate is the mean over the leaves of its tree; energy, its error, proposal
+    and momentum are those of the draw itself.
 
     Attributes:
         max_tree_depth: the most doublings of a trajectory, at most 20; a draw takes fewer than 2 to this power steps.
@@ -113,5 +113,8 @@ class NUTS(Kernel[NUTSTuning]):
             proposal=position,
             momentum=momentum,
             idle=jnp.zeros_like(steps).at[-1].set(iterations - steps.sum(0, dtype=steps.dtype)),
+            # That of the start and its change along the trajectory: no sum over coordinates, which a bundle would round
+            # in its own way.
+            energy=plans.kinetic - before.log_density + point.energy_error,
         )
         return jax.tree.map(lambda leaf: leaf[-1], after), Transition(before, after, info)

@@ -180,7 +180,7 @@ def _line(row: Row, cells: Iterable[str], place: int) -> str:
 
 
 def _figures(result: "Result", seen: Overview) -> str:
-    from shoal.report import course, figures
+    from shoal.report import course, energy, figures
 
     shown = looked_at(result)
     pair = course.telling(shown)
@@ -201,6 +201,9 @@ def _figures(result: "Result", seen: Overview) -> str:
         every = ink.svg(drawn, "every", "Effective draws and R-hat of every number")
     if shown.sample_stats:
         moves = ink.svg(figures.moves(shown), "moves", "Energy error, acceptance, steps, log density")
+    spread, spread_words = "", ""
+    if found := energy.picture(shown):
+        spread, spread_words = ink.svg(found[0], "energy", "The energy, and what fresh momenta change of it"), found[1]
     some = ""
     if result.moments is not None:
         stride = result.moments.stride
@@ -211,6 +214,7 @@ def _figures(result: "Result", seen: Overview) -> str:
         ("Where it diverges", diverging, DIVERGENT + some),
         ("Every number", every, EVERY),
         ("How the chains moved", moves, MOVES + some),
+        ("The energy", spread, spread_words + some),
     )
     return "".join(
         f"<section><h2>{title}</h2><figure>{drawn}<figcaption>{words}</figcaption></figure></section>"

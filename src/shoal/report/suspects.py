@@ -120,6 +120,8 @@ def _code(result: "Result", finding: "Finding", row: Row | None) -> str:
         place = np.unravel_index(row.place, result.shape(row.variable))
         index = ", ".join((chains, ":", *(str(int(axis)) for axis in place)))
         return f'{before}.draws["{row.variable}"][{index}]'
+    if finding.kind == "energy":
+        return f'{before}.sample_stats["energy"]'
     if finding.chains:
         return f'{before}.sample_stats["lp"][{chains}]'
     return ""

@@ -58,7 +58,7 @@ class Result:
         draws: by variable, `[chain, draw, *shape]`, on the user's supports; from disk on access where the run
             was written to disk.
         sample_stats: `acceptance_rate`, `diverging`, `energy_error`, `n_steps`, `step_size`, `lp`, each
-            `[chain, draw]`.
+            `[chain, draw]`; `energy` where the kernel draws fresh momenta (the Hamiltonian of the draw).
         superchain: which superchain each chain belongs to: chains of one superchain began at one point.
         parameters: the variables that are parameters; the others are computed from them.
         dims: the names of axes, by variable.

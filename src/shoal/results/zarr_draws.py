@@ -251,7 +251,9 @@ class ZarrDraws:
         """
         count = check_chunk(self.header, values, stats)
         values = {name: np.asarray(value) for name, value in values.items()}
-        stats = {name: np.asarray(value) for name, value in stats.items()}
+        # A store that was begun without a statistic goes on without it: its first draws would lack it.
+        known = self._order[self._kind.groups[1]] or stats
+        stats = {name: np.asarray(value) for name, value in stats.items() if name in known}
         part = Part(self.committed, self.committed + count, values, stats)
         if state is None:
             self._store(part)

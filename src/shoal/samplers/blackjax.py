@@ -26,6 +26,8 @@ from shoal.warmup.stages import Stages
 # Draws of Stan's warmup.
 MOST_DRAWS = 1000
 WARMUPS = ("window_adaptation",)
+# Whose `energy` is that of the draw; that of `hmc` is the proposal's, accepted or not.
+TELL_ENERGY = ("nuts", "mhmc")
 # What window adaptation finds.
 FOUND = ("step_size", "inverse_mass_matrix")
 
@@ -124,7 +126,7 @@ class _BlackJAX(Sampler):
     options: tuple[tuple[str, Any], ...] = eqx.field(static=True)
 
     def kernel(self) -> Lifted:
-        return Lifted(Draw(self.functions, self.options))
+        return Lifted(Draw(self.functions, self.options), self.algorithm in TELL_ENERGY)
 
     def adaptation(self) -> Adaptation:
         return Fixed()
