@@ -12,7 +12,8 @@ draws. Of each number there is
 
     z = log(folded / ArviZ's) / sqrt(1 / (2 f))
 
-with f the degrees of freedom of the folded error: its own error, of normal means; ArviZ's is small beside it.
+with f the degrees of freedom of the folded error: its own error, of normal means. ArviZ's is small beside it, but for
+chains that are slow or alternate.
 
 Where they differ by more, runs of other seeds say which is right: the spread of their means, against what each says.
 """
@@ -144,9 +145,10 @@ def tables(made: dict[str, Any]) -> str:
 
 def render(made: dict[str, Any]) -> None:
     """Write the table into the page."""
-    page = PAGE.read_text()
-    before, _, rest = page.partition(BEGIN)
-    _, _, after = rest.partition(END)
+    before, begin, rest = PAGE.read_text().partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not (begin and end):
+        sys.exit(f"{PAGE} has not both of '{BEGIN}' and '{END}', between which the tables go.")
     PAGE.write_text(f"{before}{BEGIN}\n\n{tables(made)}\n\n{END}{after}")
 
 

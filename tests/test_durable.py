@@ -216,7 +216,7 @@ def test_a_kill_at_any_write(tmp_path, dying):
             continue
         break
     assert died == number // STRIDE
-    assert 60 < number < 300 + STRIDE, "of about this many writes"
+    assert 60 < number < 350 + STRIDE, "of about this many writes"
 
 
 def opened_plainly(out):

@@ -303,6 +303,42 @@ def test_what_is_computed_from_parameters_was_not_observed():
     assert set(tree["observed_data"]) == {"y"}
 
 
+SEEN = np.arange(COUNT) != 2
+
+
+def unseen(y, seen):
+    numpyro.sample("y", dist.Normal(numpyro.sample("mu", dist.Normal()), 1).expand([COUNT]), obs=y, obs_mask=seen)
+
+
+def handled(y, seen):
+    with numpyro.handlers.mask(mask=seen):
+        numpyro.sample("y", dist.Normal(numpyro.sample("mu", dist.Normal()), 1).expand([COUNT]), obs=y)
+
+
+def together(y, seen):
+    law = dist.Normal(numpyro.sample("mu", dist.Normal()), 1).expand([COUNT]).mask(seen).to_event(1)
+    numpyro.sample("y", law, obs=y)
+
+
+@pytest.mark.parametrize(("function", "name"), [(unseen, "y_observed"), (handled, "y"), (together, "y")])
+def test_what_a_mask_hides_was_not_observed(function, name):
+    model = shoal.from_numpyro(function, Y.astype(np.float32), SEEN)
+    tree = shoal.prior_predictive(model, num_samples=2)
+    np.testing.assert_array_equal(tree["observed_data"][name], np.where(SEEN, Y.astype(np.float32), np.nan))
+
+
+def test_predictions_from_the_prior_and_the_posterior_have_no_keys_in_common():
+    def one(y):
+        numpyro.sample("y", dist.Normal(numpyro.sample("mu", dist.Normal()), 1), obs=y)
+
+    model = shoal.from_numpyro(one, np.float32(0.5) * np.ones(()))
+    nowhere = {"mu": np.zeros((1, 500), np.float32)}
+    run = shoal.Result(draws=nowhere, sample_stats={}, superchain=np.arange(1), parameters=("mu",))
+    noise = shoal.posterior_predictive(model, run)["posterior_predictive"]["y"].values.ravel()
+    prior = shoal.prior_predictive(model, num_samples=500)["prior"]["mu"].values.ravel()
+    assert abs(np.corrcoef(noise, prior)[0, 1]) < 5 / np.sqrt(500)
+
+
 def test_prior_predictive_has_the_moments_of_the_closed_form():
     """tau ~ Gamma(3, 1), mu ~ N(1, 2), y ~ N(mu, 1): seven checks at five standard errors."""
 

@@ -60,6 +60,11 @@ class Request:
         return isinstance(self.sampler, Staged) and self.tuning is None
 
     @property
+    def burns_in(self) -> bool:
+        """Whether the warmup tells when the chains have come to the bulk."""
+        return isinstance(self.sampler, Staged) and self.sampler.burns_in and self.tuning is None
+
+    @property
     def dtype(self) -> type:
         return DTYPES[self.precision]
 

@@ -34,7 +34,7 @@ from shoal.results.so_far import SoFar, unwatched
 from shoal.run import Chunk, on_host, prepare_phase, report, revived
 from shoal.samplers.arrays import tuning_from_arrays
 from shoal.starts import Starts
-from shoal.statistics import ChainMeans, Health, Moments, Statistic
+from shoal.statistics import ChainMeans, Health, Moments, Reach, Statistic
 from shoal.statistics.chain_means import stretches_for
 from shoal.stopping import Stop
 from shoal.target import Target
@@ -52,6 +52,8 @@ FOLDED_BYTES = 2**22
 
 # What the precision of a run that ends by itself rests on, by the name that it has among the statistics.
 PRECISION = "precision"
+# What is known of where warmup was rests on how far draws reach.
+REACH = "reach"
 
 
 class SamplingPhase(NamedTuple):
@@ -64,6 +66,8 @@ class SamplingPhase(NamedTuple):
     def of(cls, request: Request, model: Model, target: Target, placement: Placement) -> "SamplingPhase":
         kernel = request.sampler.kernel()
         folds: dict[str, Statistic] = {"health": Health(), "moments": Moments()}
+        if request.burns_in:
+            folds[REACH] = Reach()
         position = jax.ShapeDtypeStruct((placement.num_padded, model.dim), request.dtype)
         values = eqx.filter_eval_shape(target.constrained, position)
         kept = [leaf for name, leaf in values.items() if request.keep is None or name in request.keep]
@@ -183,14 +187,14 @@ class Session:
         return Phase(gone, facts["done"], facts["seconds"])
 
     def _folded(self, name: str, memory: PyTree, kept: Checkpoint) -> PyTree:
-        """What a checkpoint has of a statistic; what precision rests on begins here where it was not folded before."""
+        """What a checkpoint has of a statistic; some begin here where they were not folded before."""
         arrays = kept.tree("statistics").items()
         own = {path.removeprefix(f"{name}."): array for path, array in arrays if path.startswith(f"{name}.")}
         fresh = on_host(memory, self.placement)
         shapes = lambda arrays: {path: array.shape for path, array in arrays.items()}
         # Two quantities of one shape are not to be taken for each other.
         other = kept.facts.get("precision_of") != self._precision_of or shapes(own) != shapes(by_path(fresh))
-        return fresh if name == PRECISION and other else like(memory, own)
+        return fresh if (name == PRECISION and other) or (name == REACH and not own) else like(memory, own)
 
     @property
     def _precision_of(self) -> list[str]:
@@ -224,7 +228,7 @@ class Session:
             r_hat=r_hat,
         )
         per_draw = chunk.gradients / max(int(health["draws"]), 1)
-        return Told(chunk, int(health["paid"]), per_draw, run.tuning, spread)
+        return Told(chunk, int(health["paid"]), per_draw, run.tuning, spread, said.get(REACH))
 
     def tell(self, told: Told, values: Mapping[str, np.ndarray] | None = None) -> None:
         """Show how far a phase is, and write it down.
@@ -242,12 +246,12 @@ class Session:
         Args:
             told: of all the draws.
         """
-        spread, names = told.spread, quantities(self.model)[:-1]
-        if spread is None:
-            return ()
-        (*mean, log_density), (*sd, _) = spread["mean"], spread["sd"]
-        labels, spent = [name.label for name in names], (told.chunk.done * told.chunk.num_chains, told.chunk.gradients)
-        left = self.visited.left_behind(np.array(mean), np.array(sd), log_density, spent, labels)
+        spread, reach = told.spread, told.reach
+        if spread is None or reach is None:
+            return self._unkept(told)
+        labels = [name.label for name in quantities(self.model)[:-1]]
+        spent = told.chunk.done * told.chunk.num_chains, told.chunk.gradients
+        left = self.visited.left_behind(reach["low"], reach["high"], float(spread["mean"][-1]), spent, labels)
         return (*left, *self._unkept(told))
 
     def _unkept(self, told: Told) -> tuple[Finding, ...]:

@@ -157,7 +157,7 @@ def _staged(session: Session, draws: WarmupDraws | None) -> Warm:
     visited = Visited()
 
     def keep(left: Left) -> None:
-        if left.phase != "burn-in":
+        if left.burnt_in:
             trail = left.trail
             visited.add(trail.position, trail.log_density, trail.gradients, left.members)
         if draws is not None:

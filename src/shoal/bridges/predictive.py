@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from numpyro import distributions as dist
 from numpyro import handlers
 from numpyro.primitives import Messenger
 
@@ -82,7 +83,19 @@ class SiteObserved:
 def _observed(observed: SiteObserved, data: Any, key: Any) -> dict[str, Any]:
     """The values of the observed sites at a point that the key says."""
     sites = trace(observed.program.prepared(), key, *observed.program.call.join(data))
-    return {name: jnp.broadcast_to(sites[name]["value"], shape) for name, shape in observed.shapes}
+    return {name: _unmasked(sites[name]["fn"], sites[name]["value"], shape) for name, shape in observed.shapes}
+
+
+def _unmasked(law: Any, value: Any, shape: tuple[int, ...]) -> Any:
+    """What was observed, NaN where a mask says that nothing was: what stands there is a filler."""
+    value = jnp.broadcast_to(value, shape)
+    while not isinstance(law, dist.MaskedDistribution):
+        if not hasattr(law, "base_dist"):
+            return value
+        law = law.base_dist
+    seen = jnp.broadcast_to(law._mask, law.batch_shape)
+    seen = seen.reshape(seen.shape + (1,) * (len(shape) - seen.ndim))
+    return jnp.where(seen, value, jnp.nan)
 
 
 def _drawn(program: "Program", names: tuple[str, ...], values: dict[str, Any], data: Any, key: Any) -> dict[str, Any]:

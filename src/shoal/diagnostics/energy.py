@@ -144,6 +144,8 @@ def partners(draws: Mapping[str, np.ndarray], energy: np.ndarray) -> tuple[Partn
 
 def _correlations(scores: np.ndarray, level: np.ndarray) -> np.ndarray:
     """Of normal scores `[quantity, chain, draw]` with those of the energy; 0 where chance may explain it."""
+    if scores.shape[1] < 2:  # One chain does not tell what is chance.
+        return np.zeros(len(scores))
     centred = [each - each.mean(axis=(1, 2), keepdims=True) for each in (scores, level)]
     scale = centred[0].std(axis=(1, 2)) * centred[1].std(axis=(1, 2))
     each = (centred[0] * centred[1]).mean(axis=2) / scale[:, None]

@@ -1,27 +1,30 @@
 r"""Where chains stayed in warmup, far from all draws: how much of the mass may be there.
 
 That sampling has not been somewhere says that little is there only if it would have come there otherwise. How easily,
-the warmup has seen: $n$ chains were there, for $E$ draws or evaluations of the gradient together, and left, at a rate
-of $n / E$ for each that is there. In equilibrium as many enter as leave, so where a share $m$ of the mass is, $S$ draws
-of sampling bring $m S n / E$ chains there, and none comes with a probability of more than 5% only if
+the warmup has seen: chains were there for $E$ draws or evaluations of the gradient together, and left $n$ times, at a
+rate of $n / E$ for each that is there. In equilibrium as many enter as leave, so where a share $m$ of the mass is, $S$
+draws of sampling bring $m S n / E$ chains there, and none comes with a probability of more than 5% only if
 
 $$m \le \frac{3 E}{n S}.$$
 
 Kernels that differ in their trajectories cross in some draws or in some evaluations: what allows more mass counts.
-Chains that come from afar to the bulk, as all do that begin anywhere, stay for a few draws; and where the log density
-is so far below that no region can be as wide as it would have to be, nothing is held against anybody. Burn-in, which
-goes downhill, does not count.
+
+Chains that come from afar to the bulk, as all do that begin anywhere, were not at home there. What they do before the
+warmup says that burn-in is over does not count; and of those that were on their way still, the log density tells. A
+region whose log density is lower by $\Delta$ holds about $e^{-\Delta} \prod_i w_i$ of the mass if it is $w_i$ times as
+wide along each coordinate, and where that is next to nothing, nobody was at home. A place that draws have come near to
+is no other place: it has to be beyond the range of the draws by half of that.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple, Self
 
 import numpy as np
 
 from shoal.diagnostics.findings import Finding, count
 
-# So many standard deviations of the draws from their mean in some coordinate is elsewhere.
-FAR = 8.0
+# Of the range of the draws along a coordinate, from its end on.
+BEYOND = 0.5
 # Chains are lost where the log density is this many times the dimension below that of others: a region there would have
 # to be a thousand times as wide in every direction to hold as much of the mass. In few dimensions that would be nothing
 # unusual, so they count as more.
@@ -29,34 +32,39 @@ LOST, LOST_DIMENSIONS = 7.0, 10
 # Of the mass: so much is let pass. Where a fiftieth of it is elsewhere, as much sampling as that misses it once in 150
 # thousand times.
 MOST_MASS = 0.005
+# So far may the logarithm of such an estimate be off for every dimension: regions are no boxes.
+PER_DIMENSION = 0.5
 # No event was seen where so many were expected: 95% surely fewer are.
 NONE_SEEN = 3.0
+# A chain has left that is not there again for so many of the draws that are remembered: on its way through the bulk it
+# has not.
+AWAY = 5
 # Numbers that are remembered of a stage, and the draws of a chain that are thinned no further for more chains.
 NUMBERS, FEW_DRAWS = 2**18, 8
 
 
-class Rows(NamedTuple):
-    """Points, in order of time for each chain.
+class Stage(NamedTuple):
+    """Some of the draws of a stage.
 
     Attributes:
-        position: unconstrained.
-        log_density: there.
-        draws: that each stands for.
-        gradients: evaluations for these.
-        chain: whose they are.
+        position: unconstrained, `[draw, chain, dim]`.
+        log_density: there, `[draw, chain]`.
+        gradients: evaluations for each of them, `[draw, chain]`.
+        chain: whose they are, `[chain]`.
+        each: draws that each stands for.
     """
 
     position: np.ndarray
     log_density: np.ndarray
-    draws: np.ndarray
     gradients: np.ndarray
     chain: np.ndarray
+    each: np.ndarray
 
 
 class Visited:
     """Points at which chains were in warmup, after burn-in."""
 
-    def __init__(self, stages: Sequence[Rows] = ()) -> None:
+    def __init__(self, stages: Sequence[Stage] = ()) -> None:
         """Go on from some.
 
         Args:
@@ -75,69 +83,58 @@ class Visited:
         """
         draws, chains, dim = position.shape
         some = np.linspace(0, chains - 1, np.clip(NUMBERS // (dim * min(draws, FEW_DRAWS)), 1, chains)).astype(int)
-        stride = -(-draws * len(some) * dim // NUMBERS)
+        stride = min(draws, -(-draws * len(some) * dim // NUMBERS))
         rows = np.arange(draws - 1, -1, -stride)[::-1]
         taken = np.ix_(rows, some)
+        each = np.array(draws / len(rows))
         self._stages.append(
-            Rows(
-                position[taken].reshape(-1, dim),
-                log_density[taken].ravel(),
-                np.full(taken[0].size * taken[1].size, float(stride)),
-                gradients[taken].ravel() * float(stride),
-                np.tile(members[some], len(rows)),
-            )
+            Stage(position[taken], log_density[taken], np.asarray(gradients[taken], float), members[some], each)
         )
 
     @property
     def arrays(self) -> dict[str, np.ndarray]:
         """What is remembered, by name."""
-        if not self._stages:
-            return {}
-        return dict(zip(Rows._fields, map(np.concatenate, zip(*self._stages, strict=True)), strict=True))
+        return {
+            f"{number}.{name}": part
+            for number, stage in enumerate(self._stages)
+            for name, part in zip(Stage._fields, stage, strict=True)
+        }
 
     @classmethod
     def restored(cls, arrays: Mapping[str, np.ndarray]) -> Self:
         """From what `arrays` of another were."""
-        return cls([Rows(*(arrays[name] for name in Rows._fields))] if arrays else ())
+        numbers = range(len(arrays) // len(Stage._fields))
+        return cls([Stage(*(arrays[f"{number}.{name}"] for name in Stage._fields)) for number in numbers])
 
     def left_behind(
-        self,
-        mean: np.ndarray,
-        sd: np.ndarray,
-        log_density: float,
-        spent: tuple[int, int],
-        labels: Sequence[str],
+        self, low: np.ndarray, high: np.ndarray, log_density: float, spent: tuple[int, int], labels: Sequence[str]
     ) -> tuple[Finding, ...]:
         """A finding that blocks, as long as much of the mass may be where chains stayed in warmup.
 
         Args:
-            mean: of all draws, `[dim]`.
-            sd: of them.
-            log_density: their mean.
+            low: the least of all draws, `[dim]`.
+            high: the greatest.
+            log_density: the mean of the draws.
             spent: draws of sampling and evaluations of the gradient, of all chains.
             labels: of the coordinates.
         """
-        if not self._stages:
+        stays = [stay for stage in self._stages for stay in _stays(stage, low, high, log_density)]
+        if not stays:
             return ()
-        rows = Rows(**self.arrays)
-        dim = len(mean)
-        with np.errstate(all="ignore"):
-            off = np.abs(rows.position - mean) / sd
-        off = np.where(np.isfinite(off), off, 0.0)
-        there = (off.max(axis=1) > FAR) & (rows.log_density > log_density - LOST * max(dim, LOST_DIMENSIONS))
-        if not there.any():
+        there = np.concatenate([stay.position for stay in stays])
+        below = log_density - float(np.median(np.concatenate([stay.log_density for stay in stays])))
+        if below > _room(np.ptp(there, axis=0), high - low):
             return ()
-        stayed = rows.draws[there].sum(), rows.gradients[there].sum()
-        # For good: on its way through the bulk of the draws a chain of a wide region has not left it.
-        members = np.unique(rows.chain[there])
-        mass = max(NONE_SEEN * time / (len(members) * max(took, 1)) for time, took in zip(stayed, spent, strict=True))
-        if mass <= MOST_MASS:
+        left = sum(stay.left for stay in stays)
+        mass = max(
+            NONE_SEEN * time / (max(left, 1) * max(took, 1))
+            for time, took in zip((sum(s.draws for s in stays), sum(s.gradients for s in stays)), spent, strict=True)
+        )
+        if not mass > MOST_MASS:
             return ()
-        coordinate = int(np.bincount(off[there].argmax(axis=1)).argmax())
-        where = rows.position[there][:, coordinate]
-        below = log_density - float(np.median(rows.log_density[there]))
-        least, most = np.quantile(where, [0.05, 0.95])
-        unconstrained = f"{labels[coordinate]}, unconstrained,"
+        coordinate = int(np.bincount(np.concatenate([stay.furthest for stay in stays])).argmax())
+        members = np.unique(np.concatenate([stay.chains for stay in stays]))
+        least, most = np.quantile(there[:, coordinate], [0.05, 0.95])
         return (
             Finding(
                 kind="left_behind",
@@ -145,13 +142,69 @@ class Visited:
                 number=mass,
                 threshold=MOST_MASS,
                 chains=tuple(int(chain) for chain in members),
-                words=f"In warmup {count(len(members), 'chain')} stayed more than {FAR:g} standard deviations from the "
-                f"mean of the draws, with {unconstrained} between {least:.3g} and {most:.3g} (the draws are "
-                f"{mean[coordinate]:.3g} ± {sd[coordinate]:.2g}), for {count(round(stayed[0]), 'draw')} together, at a "
-                f"log density that is {below:,.0f} below that of the others. They left, and the "
+                words=f"In warmup {count(len(members), 'chain')} stayed far from all draws, with {labels[coordinate]}, "
+                f"unconstrained, between {least:.3g} and {most:.3g} (the draws are between {low[coordinate]:.3g} and "
+                f"{high[coordinate]:.3g}), for {count(round(sum(s.draws for s in stays)), 'draw')} together, at a log "
+                f"density that is {below:,.0f} below that of the draws. That was left {count(left, 'time')}, and the "
                 f"{count(spent[0], 'draw')} of sampling are too few to have come back: up to {min(mass, 1.0):.1%} of "
                 f"the mass may be there ({MOST_MASS:.1%} is let pass).",
                 remedy=f"Draw on, {mass / MOST_MASS:,.1f} times as long: chains then come there, or it is known that "
                 "next to nothing is. Or begin some chains there (initial_positions), more of them.",
             ),
         )
+
+
+class _Stay(NamedTuple):
+    """What a stage has of points far from all draws.
+
+    Attributes:
+        draws: that they stand for.
+        gradients: evaluations for these.
+        left: how often a chain went from there for good.
+        position: of the points, `[point, dim]`.
+        log_density: there.
+        furthest: the coordinate in which each is furthest out.
+        chains: whose they are.
+    """
+
+    draws: float
+    gradients: float
+    left: int
+    position: np.ndarray
+    log_density: np.ndarray
+    furthest: np.ndarray
+    chains: np.ndarray
+
+
+def _stays(stage: Stage, low: np.ndarray, high: np.ndarray, log_density: float) -> Iterator[_Stay]:
+    with np.errstate(all="ignore"):
+        off = np.maximum(low - stage.position, stage.position - high) / (high - low)
+        off = np.where(np.isfinite(off), off, 0.0)  # of coordinates that do not vary, nothing is known
+        elsewhere = off.max(axis=2) > BEYOND
+        there = elsewhere & (stage.log_density > log_density - LOST * max(len(low), LOST_DIMENSIONS))
+    if there.any():
+        yield _Stay(
+            draws=float(stage.each * np.count_nonzero(there)),
+            gradients=float(stage.each * stage.gradients[there].sum()),
+            left=_left(there, elsewhere),
+            position=stage.position[there],
+            log_density=stage.log_density[there],
+            furthest=off[there].argmax(axis=1),
+            chains=np.broadcast_to(stage.chain, there.shape)[there],
+        )
+
+
+def _room(there: np.ndarray, draws: np.ndarray) -> float:
+    """By how much the log density may be lower where as much mass may be as is not let pass, from widths."""
+    with np.errstate(all="ignore"):
+        wider = np.log(there / draws)
+    wider = np.where(np.isfinite(wider), np.maximum(wider, 0.0), 0.0)
+    return float(wider.sum() + PER_DIMENSION * len(wider) - np.log(MOST_MASS))
+
+
+def _left(there: np.ndarray, elsewhere: np.ndarray) -> int:
+    """How often a chain goes from there to where draws are, and is not elsewhere again soon; within the stage."""
+    stays = np.zeros_like(there)
+    for later in range(1, min(AWAY + 1, len(there))):
+        stays[:-later] |= elsewhere[later:]
+    return int(np.count_nonzero((there & ~stays)[:-1]))

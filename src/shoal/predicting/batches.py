@@ -13,8 +13,8 @@ from shoal.models.causes import cause
 from shoal.models.precision import shape_of
 from shoal.randomness import root_key
 
-# Sets these keys apart from those of draws, which count from 0, of starts and of simulations.
-_PREDICTIONS = 2**32 - 3
+# They set these keys apart from those of draws, which count from 0, of starts and of simulations, and from each other.
+POSTERIOR, PRIOR = 2**32 - 3, 2**32 - 4
 # Points that are computed side by side, or as many as the run has chains: all that a model computes on the way to what
 # is drawn is in memory so many times, as it was in sampling.
 SIDE_BY_SIDE = 128
@@ -51,7 +51,7 @@ class Points(NamedTuple):
         return chain.astype(np.uint32), number.astype(np.uint32), rows
 
 
-def drawn(draw: Draw, points: Points, data: Any, seed: int, what: str) -> dict[str, np.ndarray]:
+def drawn(draw: Draw, points: Points, data: Any, seed: int, apart: int, what: str) -> dict[str, np.ndarray]:
     """One draw at every point.
 
     Args:
@@ -59,6 +59,7 @@ def drawn(draw: Draw, points: Points, data: Any, seed: int, what: str) -> dict[s
         points: where.
         data: of the model, on the device.
         seed: of all.
+        apart: `POSTERIOR` or `PRIOR`, whose keys have nothing in common.
         what: is done, for messages.
 
     Returns:
@@ -67,7 +68,7 @@ def drawn(draw: Draw, points: Points, data: Any, seed: int, what: str) -> dict[s
     Raises:
         ValueError: it cannot be traced; the message says what went wrong.
     """
-    root = jax.random.fold_in(root_key(seed), _PREDICTIONS)
+    root = jax.random.fold_in(root_key(seed), apart)
     structs = _structs(draw, points, data, root, what)
     beside, rounds = _sizes(points, structs)
     made = {name: np.empty((points.total, *leaf.shape), leaf.dtype) for name, leaf in structs.items()}

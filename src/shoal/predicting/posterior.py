@@ -9,7 +9,7 @@ from shoal.models import datasets
 from shoal.models.axes import check_reserved
 from shoal.models.model import Model
 from shoal.models.predictive import Predictive
-from shoal.predicting.batches import Points, drawn
+from shoal.predicting.batches import POSTERIOR, Points, drawn
 from shoal.predicting.groups import generated, observed
 from shoal.request import DTYPES, check_count, check_model, check_seed
 from shoal.results.datatree import check_draws, coordinates, groups
@@ -62,7 +62,7 @@ def posterior_predictive(
         values = {name: array.astype(dtype, copy=False) for name, array in values.items()}
         points = Points(result.num_chains, numbers, values)
         data = datasets.cast(model.data, dtype)
-        made = drawn(predictive.draw, points, data, int(seed), f"Drawing data from the model '{model.name}'")
+        made = drawn(predictive.draw, points, data, int(seed), POSTERIOR, f"Drawing data from the model '{model.name}'")
         seen = observed(model, predictive)
     tree["posterior_predictive"] = generated(model, made, coordinates(result, {"draw": numbers}), int(seed))
     if seen is not None:

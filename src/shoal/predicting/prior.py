@@ -11,7 +11,7 @@ from shoal.models import datasets
 from shoal.models.axes import check_reserved
 from shoal.models.model import Model
 from shoal.models.precision import current
-from shoal.predicting.batches import Points, drawn
+from shoal.predicting.batches import PRIOR, Points, drawn
 from shoal.predicting.groups import generated, observed, quantities
 from shoal.request import check_count, check_model, check_seed
 
@@ -61,7 +61,7 @@ def prior_predictive(model: Model, *, num_samples: int = 1000, seed: int = 0) ->
     check_seed(seed)
     points, data = Points(1, np.arange(num_samples), {}), datasets.cast(model.data, current())
     draw = _GivenNothing(predictive.prior)
-    made = drawn(draw, points, data, int(seed), f"Drawing from the prior of '{model.name}'")
+    made = drawn(draw, points, data, int(seed), PRIOR, f"Drawing from the prior of '{model.name}'")
     along = {"chain": ("chain", np.arange(1)), "draw": ("draw", points.numbers)}
     parts = {name: made.pop(name) for name in predictive.names}
     tree = require("xarray", "A DataTree", extra="store").DataTree()

@@ -45,6 +45,7 @@ class Auto(Staged):
     """
 
     name: ClassVar[str] = "auto"
+    burns_in: ClassVar[bool] = True
     target_accept: float = 0.8
     race_share: float = 0.14
     max_steps: int = 1000
@@ -75,11 +76,13 @@ class Auto(Staged):
         stages.scout(min(max(SCOUTS, dim), MOST_SCOUTS))
         stages.prepare(kernel, self.adaptation(), self.tuning(dim, dtype))
         burnt = burn_in(stages, dim, dtype)
+        stages.burnt_in = burnt.draws > 0
         ahead = scouted(stages, burnt, kernel, self.target_accept, dtype)
         stages.foresee(ahead.setting.tuning(dtype))
         assert ahead.look is not None
         elsewhere = stages.gather(ahead.look.behind & ~ahead.look.lost)
         settled = settle(stages, ahead, kernel, self.target_accept, dtype)
+        stages.burnt_in = True
         ended = race(stages, settled, kernel, self.target_accept, self.race_share, dtype)
         fitted = shortened(stages, ended.setting, ended.trail, kernel, self.target_accept, dtype)
         phases = [as_record(burnt), as_record(ahead), as_record(settled), _phase("race", ended)]

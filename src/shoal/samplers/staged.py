@@ -1,7 +1,7 @@
 """What a sampler is whose warmup ends by itself."""
 
 import abc
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 from jax.typing import DTypeLike
 
@@ -26,7 +26,13 @@ class Warmed(NamedTuple):
 
 
 class Staged(Sampler):
-    """A sampler whose warmup ends by itself."""
+    """A sampler whose warmup ends by itself.
+
+    Attributes:
+        burns_in: whether its warmup tells when the chains have come to the bulk.
+    """
+
+    burns_in: ClassVar[bool] = False
 
     @abc.abstractmethod
     def warm_up(self, stages: Stages, dim: int, dtype: DTypeLike) -> Warmed:

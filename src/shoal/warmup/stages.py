@@ -53,6 +53,7 @@ class Left(NamedTuple):
         trail: its draws.
         members: the numbers of the chains that moved.
         again: whether an earlier process has played it.
+        burnt_in: whether it came after burn-in.
     """
 
     phase: str
@@ -61,6 +62,7 @@ class Left(NamedTuple):
     trail: Trail
     members: np.ndarray
     again: bool
+    burnt_in: bool
 
 
 class Stages:
@@ -77,6 +79,7 @@ class Stages:
         ledger: of the stages that have been played.
         keep: told what every stage has left, by its number, when that is in the ledger.
         phase: that the stages are of.
+        burnt_in: whether the chains have come from their starts to the bulk, as far as is known.
         members: the numbers that the chains that move have among all.
         clock: seconds since some time, pauses not counted.
     """
@@ -116,6 +119,7 @@ class Stages:
         self.ledger: Ledger = NoLedger()
         self.keep: Callable[[Left], None] = lambda left: None
         self.phase = "warmup"
+        self.burnt_in = False
         self.members = np.arange(placement.num_chains)
         self.clock = time.perf_counter
         self._number = 0
@@ -312,7 +316,7 @@ class Stages:
 
     def _keep(self, kernel: AnyKernel, trail: Trail, again: bool) -> None:
         with self._compiling("keep"):
-            self.keep(Left(self.phase, self._number, type(kernel).__name__, trail, self.members, again))
+            self.keep(Left(self.phase, self._number, type(kernel).__name__, trail, self.members, again, self.burnt_in))
 
     def _again(self, played: Played, program: Program, tuning: Any, draws: int) -> tuple[Trail, Any]:
         """What `play` left when an earlier process played it."""
