@@ -3,6 +3,7 @@
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from scipy import stats
 
 import shoal
 from shoal.diagnostics import visited
@@ -11,6 +12,8 @@ from shoal.diagnostics.visited import AWAY, BEYOND, LOST, LOST_DIMENSIONS, MOST_
 LABELS = ["a", "b"]
 LOW, HIGH, LEVEL = np.array([-1.0, -2.0]), np.array([1.0, 6.0]), -1.0
 FAR = HIGH[1] + BEYOND * (HIGH[1] - LOW[1])
+# So many may be expected, 95% surely, of what did not happen.
+NONE = -np.log(0.05)
 SEED = 6
 
 
@@ -23,8 +26,11 @@ def stage(draws: int = 20, chains: int = 4, far: int = 2, until: int = 10, level
     return position, log_density, np.full((draws, chains), 3), np.arange(chains) + 5
 
 
-def said(seen: Visited, draws: int, gradients: int):
-    return seen.left_behind(LOW, HIGH, LEVEL, (draws, gradients), LABELS)
+def said(seen: Visited, draws: int, gradients: int, came: int = 0, chains: int = 12):
+    """Of a sampling in which so many chains came to where others were in warmup."""
+    low, high = np.tile(LOW, (chains, 1)), np.tile(HIGH, (chains, 1))
+    high[:came, 1] = FAR + 1
+    return seen.left_behind(low, high, LEVEL, (draws, gradients), LABELS)
 
 
 def seen(*stages) -> Visited:
@@ -34,20 +40,32 @@ def seen(*stages) -> Visited:
     return visited
 
 
-def test_the_bound_is_three_stays_over_what_was_spent():
+def test_the_bound_is_that_of_what_did_not_happen():
     # Two chains were there for 20 draws and 60 evaluations, so one leaves after 10 draws, or 30 evaluations.
     both = seen(stage())
     (found,) = said(both, 3_000, 10**9)
     assert found.blocking
     assert (found.kind, found.where, found.chains) == ("left_behind", "b", (5, 6))
-    assert found.number == pytest.approx(3 * 10 / 3_000)
+    assert found.number == pytest.approx(NONE * 10 / 3_000)
     assert found.threshold == MOST_MASS
     (found,) = said(both, 10**9, 9_000)
-    assert found.number == pytest.approx(3 * 30 / 9_000)
-    assert said(both, 6_001, 10**9) == () == said(both, 10**9, 18_001)
-    assert said(both, 5_999, 10**9)
-    assert said(both, 10**9, 17_999)
-    assert said(Visited.restored(both.arrays), 5_999, 10**9) == said(both, 5_999, 10**9)
+    assert found.number == pytest.approx(NONE * 30 / 9_000)
+    enough = NONE / MOST_MASS
+    assert said(both, int(10 * enough) + 1, 10**9) == () == said(both, 10**9, int(30 * enough) + 1)
+    assert said(both, int(10 * enough), 10**9)
+    assert said(both, 10**9, int(30 * enough))
+    assert said(Visited.restored(both.arrays), 3_000, 10**9) == said(both, 3_000, 10**9)
+
+
+def test_one_that_came_may_have_been_of_more_and_some_tell_how_many():
+    both = seen(stage())
+    for came in range(4):  # a third of the chains tells
+        (found,) = said(both, 3_000, 10**9, came)
+        expected = found.number / (10 / 3_000)
+        assert stats.poisson.cdf(came, expected) == pytest.approx(0.05)
+    assert said(both, 1, 1, came=4) == ()
+    assert said(both, 1, 1, came=9, chains=300)
+    assert said(both, 1, 1, came=10, chains=300) == ()
 
 
 def test_who_comes_back_has_not_left_and_who_is_moved_neither():
@@ -55,11 +73,11 @@ def test_who_comes_back_has_not_left_and_who_is_moved_neither():
     back = position.copy()
     back[10 + AWAY - 1 : 18, 0, 1] = FAR + 0.1
     (found,) = said(seen((back, log_density, gradients, members)), 1_000, 10**9)
-    assert found.number == pytest.approx(3 * np.count_nonzero(back[:, 0, 1]) / 1_000)
+    assert found.number == pytest.approx(NONE * np.count_nonzero(back[:, 0, 1]) / 1_000)
     # Between stages chains may be put elsewhere: of one that was there to its end, nobody saw it leave.
     both = seen(stage(far=1, until=20), stage(far=2, until=2))
     (found,) = said(both, 1_000, 10**9)
-    assert found.number == pytest.approx(3 * (20 + 4) / 2 / 1_000)
+    assert found.number == pytest.approx(NONE * (20 + 4) / 2 / 1_000)
 
 
 @pytest.mark.parametrize("one", [stage(far=0), stage(at=FAR - 0.1), stage(level=LEVEL - LOST * LOST_DIMENSIONS - 1)])
@@ -71,7 +89,8 @@ def test_what_is_near_the_draws_or_far_below_is_not_held_against_anybody(one):
 def test_of_what_does_not_vary_or_is_not_there_nothing_is_said():
     assert said(seen(), 1, 1) == ()
     assert said(seen(stage(level=-np.inf)), 1, 1) == ()
-    assert seen(stage()).left_behind(LOW, LOW, LEVEL, (1, 1), LABELS) == ()
+    still = np.tile(LOW, (12, 1))
+    assert seen(stage()).left_behind(still, still, LEVEL, (1, 1), LABELS) == ()
 
 
 def test_what_is_remembered_is_bounded_and_stands_for_all():
@@ -80,7 +99,7 @@ def test_what_is_remembered_is_bounded_and_stands_for_all():
     thinned = seen((position, log_density, gradients, members))
     assert position.size > 2 * NUMBERS > 2 * sum(part.size for name, part in thinned.arrays.items() if "pos" in name)
     (found,) = said(thinned, 10_000, 10**9)
-    assert found.number == pytest.approx(3 * 200 / 10_000, rel=0.02)
+    assert found.number == pytest.approx(NONE * 200 / 10_000, rel=0.02)
 
 
 @pytest.mark.parametrize(("draws", "chains", "dim"), [(1, 1, 3 * NUMBERS), (3, 20_000, 30), (500, 16, 5_000)])

@@ -3,28 +3,34 @@ r"""Where chains stayed in warmup, far from all draws: how much of the mass may 
 That sampling has not been somewhere says that little is there only if it would have come there otherwise. How easily,
 the warmup has seen: chains were there for $E$ draws or evaluations of the gradient together, and left $n$ times, at a
 rate of $n / E$ for each that is there. In equilibrium as many enter as leave, so where a share $m$ of the mass is, $S$
-draws of sampling bring $m S n / E$ chains there, and none comes with a probability of more than 5% only if
+draws of sampling bring $m S n / E$ chains there. If $c$ chains were seen to come, then with 95% probability
 
-$$m \le \frac{3 E}{n S}.$$
+$$m \le U_c \frac{E}{n S},$$
+
+where $U_c$ is the mean of the Poisson law that is at most $c$ in one of twenty cases: 3 where none came. How much is
+there is known, as all else is, once some chains came.
 
 Kernels that differ in their trajectories cross in some draws or in some evaluations: what allows more mass counts.
 
 Chains that come from afar to the bulk, as all do that begin anywhere, were not at home there. What they do before the
 warmup says that burn-in is over does not count; and of those that were on their way still, the log density tells. A
 region whose log density is lower by $\Delta$ holds about $e^{-\Delta} \prod_i w_i$ of the mass if it is $w_i$ times as
-wide along each coordinate, and where that is next to nothing, nobody was at home. A place that draws have come near to
-is no other place: it has to be beyond the range of the draws by half of that.
+wide along each coordinate, and where that is next to nothing, nobody was at home. A place that some chains have come
+near to in sampling is no other place: it has to be beyond their range by half of that.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple, Self
 
 import numpy as np
+from scipy.special import chdtri
 
 from shoal.diagnostics.findings import Finding, count
 
 # Of the range of the draws along a coordinate, from its end on.
 BEYOND = 0.5
+# So many chains reach the ends of that range, or a third of them where they are few: fewer may do so by chance.
+SOME = 10
 # Chains are lost where the log density is this many times the dimension below that of others: a region there would have
 # to be a thousand times as wide in every direction to hold as much of the mass. In few dimensions that would be nothing
 # unusual, so they count as more.
@@ -34,8 +40,7 @@ LOST, LOST_DIMENSIONS = 7.0, 10
 MOST_MASS = 0.005
 # So far may the logarithm of such an estimate be off for every dimension: regions are no boxes.
 PER_DIMENSION = 0.5
-# No event was seen where so many were expected: 95% surely fewer are.
-NONE_SEEN = 3.0
+SURELY = 0.95
 # A chain has left that is not there again for so many of the draws that are remembered: on its way through the bulk it
 # has not.
 AWAY = 5
@@ -112,24 +117,27 @@ class Visited:
         """A finding that blocks, as long as much of the mass may be where chains stayed in warmup.
 
         Args:
-            low: the least of all draws, `[dim]`.
+            low: the least of all draws, `[chain, dim]`.
             high: the greatest.
             log_density: the mean of the draws.
             spent: draws of sampling and evaluations of the gradient, of all chains.
             labels: of the coordinates.
         """
+        some = int(np.clip(len(low) // 3, 1, SOME))
+        ends = low, high
+        low, high = np.partition(low, some - 1, axis=0)[some - 1], -np.partition(-high, some - 1, axis=0)[some - 1]
+        came = int(np.count_nonzero(np.max([_off(end, low, high) for end in ends], axis=(0, 2)) > BEYOND))
         stays = [stay for stage in self._stages for stay in _stays(stage, low, high, log_density)]
-        if not stays:
+        if came >= some or not stays:
             return ()
+        expected = chdtri(2 * (came + 1), 1 - SURELY) / 2
         there = np.concatenate([stay.position for stay in stays])
         below = log_density - float(np.median(np.concatenate([stay.log_density for stay in stays])))
         if below > _room(np.ptp(there, axis=0), high - low):
             return ()
         left = sum(stay.left for stay in stays)
-        mass = max(
-            NONE_SEEN * time / (max(left, 1) * max(took, 1))
-            for time, took in zip((sum(s.draws for s in stays), sum(s.gradients for s in stays)), spent, strict=True)
-        )
+        stayed = sum(stay.draws for stay in stays), sum(stay.gradients for stay in stays)
+        mass = max(expected * time / (max(left, 1) * max(took, 1)) for time, took in zip(stayed, spent, strict=True))
         if not mass > MOST_MASS:
             return ()
         coordinate = int(np.bincount(np.concatenate([stay.furthest for stay in stays])).argmax())
@@ -142,14 +150,14 @@ class Visited:
                 number=mass,
                 threshold=MOST_MASS,
                 chains=tuple(int(chain) for chain in members),
-                words=f"In warmup {count(len(members), 'chain')} stayed far from all draws, with {labels[coordinate]}, "
+                words=f"In warmup {count(len(members), 'chain')} stayed far from the draws, with {labels[coordinate]}, "
                 f"unconstrained, between {least:.3g} and {most:.3g} (the draws are between {low[coordinate]:.3g} and "
-                f"{high[coordinate]:.3g}), for {count(round(sum(s.draws for s in stays)), 'draw')} together, at a log "
-                f"density that is {below:,.0f} below that of the draws. That was left {count(left, 'time')}, and the "
-                f"{count(spent[0], 'draw')} of sampling are too few to have come back: up to {min(mass, 1.0):.1%} of "
-                f"the mass may be there ({MOST_MASS:.1%} is let pass).",
-                remedy=f"Draw on, {mass / MOST_MASS:,.1f} times as long: chains then come there, or it is known that "
-                "next to nothing is. Or begin some chains there (initial_positions), more of them.",
+                f"{high[coordinate]:.3g}), for {count(round(stayed[0]), 'draw')} together, at a log density that is "
+                f"{below:,.0f} below that of the draws, and left {count(left, 'time')}. In the "
+                f"{count(spent[0], 'draw')} of sampling {count(came, 'chain') if came else 'none'} came there: too few "
+                f"to tell how much of the mass is, up to {min(mass, 1.0):.1%} ({MOST_MASS:.1%} is let pass).",
+                remedy=f"Draw on, {mass / MOST_MASS:,.1f} times as long: more chains then come there, or it is known "
+                "that next to nothing is. Or begin some chains there (initial_positions), more of them.",
             ),
         )
 
@@ -177,11 +185,9 @@ class _Stay(NamedTuple):
 
 
 def _stays(stage: Stage, low: np.ndarray, high: np.ndarray, log_density: float) -> Iterator[_Stay]:
-    with np.errstate(all="ignore"):
-        off = np.maximum(low - stage.position, stage.position - high) / (high - low)
-        off = np.where(np.isfinite(off), off, 0.0)  # of coordinates that do not vary, nothing is known
-        elsewhere = off.max(axis=2) > BEYOND
-        there = elsewhere & (stage.log_density > log_density - LOST * max(len(low), LOST_DIMENSIONS))
+    off = _off(stage.position, low, high)
+    elsewhere = off.max(axis=2) > BEYOND
+    there = elsewhere & (stage.log_density > log_density - LOST * max(len(low), LOST_DIMENSIONS))
     if there.any():
         yield _Stay(
             draws=float(stage.each * np.count_nonzero(there)),
@@ -192,6 +198,13 @@ def _stays(stage: Stage, low: np.ndarray, high: np.ndarray, log_density: float) 
             furthest=off[there].argmax(axis=1),
             chains=np.broadcast_to(stage.chain, there.shape)[there],
         )
+
+
+def _off(position: np.ndarray, low: np.ndarray, high: np.ndarray) -> np.ndarray:
+    """How far positions `[..., dim]` are beyond a range, in units of its width; 0 along what does not vary."""
+    with np.errstate(all="ignore"):
+        off = np.maximum(low - position, position - high) / (high - low)
+    return np.where(np.isfinite(off), off, 0.0)
 
 
 def _room(there: np.ndarray, draws: np.ndarray) -> float:

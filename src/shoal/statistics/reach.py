@@ -28,5 +28,5 @@ class Reach(Statistic):
         return self.Memory(jnp.minimum(memory.low, position), jnp.maximum(memory.high, position))
 
     def compute(self, memory: "Reach.Memory", superchain: Int[np.ndarray, " chains"]) -> Said:
-        """The least, `low`, and the greatest, `high`, of all chains."""
-        return {"low": np.asarray(memory.low).min(axis=0), "high": np.asarray(memory.high).max(axis=0)}
+        """The least, `low`, and the greatest, `high`, of each chain."""
+        return {"low": np.asarray(memory.low), "high": np.asarray(memory.high)}

@@ -60,7 +60,7 @@ class Told(NamedTuple):
         gradients_per_draw: of one chain; None where the chains that move are not all.
         tuning: what draws are made with now, on the device; None before it is known.
         spread: of each quantity `r_hat_nested`, `r_hat` and `ess`; None in warmup.
-        reach: of each coordinate the least and the greatest, `low` and `high`; None where nobody asks.
+        reach: of each chain and coordinate the least and the greatest, `low` and `high`; None where nobody asks.
         counts_divergences: whether `chunk` has their number.
     """
 
