@@ -3,20 +3,19 @@
 from collections.abc import Sequence
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 from jaxtyping import Array, Float
 
 
-def real(function: str, name: str, value: Any, dtype: Any = None) -> Array:
-    """An array of real numbers.
+def real(function: str, name: str, value: Any) -> Array:
+    """An array of real numbers, in the type that it came in.
 
     Args:
         function: that was called.
         name: of its argument.
         value: what came.
-        dtype: to bring it to; None for its own, if that is floating, or the default.
 
     Raises:
         ValueError: it is no array, or not of real numbers.
@@ -24,13 +23,15 @@ def real(function: str, name: str, value: Any, dtype: Any = None) -> Array:
     try:
         array = jnp.asarray(value)
     except (TypeError, ValueError) as error:
-        raise ValueError(f"{function} was given {name} = {value!r}, but {name} is an array of real numbers.") from error
+        raise ValueError(
+            f"{function} was given {name} = {value!r}, but {name} is an array of real numbers, of NumPy or JAX."
+        ) from error
     if not (jnp.issubdtype(array.dtype, jnp.floating) or array.dtype.kind in "iub"):
         raise ValueError(
-            f"{function} was given {name} of type {array.dtype}, but {name} is an array of real numbers. Convert it first."
+            f"{function} was given {name} of type {array.dtype}, but {name} is an array of real numbers. Convert it "
+            "where it is made."
         )
-    own = array.dtype if jnp.issubdtype(array.dtype, jnp.floating) else jnp.zeros(()).dtype
-    return array.astype(own if dtype is None else dtype)
+    return array
 
 
 def labels(function: str, value: Any) -> Array:
@@ -43,7 +44,7 @@ def labels(function: str, value: Any) -> Array:
     Raises:
         ValueError: they are no integers.
     """
-    array = jnp.asarray(value)
+    array = real(function, "y", value)
     if array.dtype.kind not in "iub":
         raise ValueError(
             f"{function} was given y of type {array.dtype}, but y holds classes, the integers from 0. Convert it where "
@@ -96,16 +97,12 @@ def check_one_of(function: str, name: str, value: Any, shapes: Sequence[tuple[in
         raise ValueError(f"{function} was given {name} of shape {value.shape}, but it is {words}: shape {listed}.")
 
 
-def inside(
-    function: str, name: str, value: Array, low: float, high: float, words: str, dtype: Any
-) -> Float[Array, ""] | float:
-    """What values outside of the support add to the log probability: NaN, so that no run begins with them.
+def inside(function: str, y: Array, high: float, words: str, dtype: Any) -> Float[Array, ""] | float:
+    """What observations outside of the support add to the log probability: NaN, so that no run begins with them.
 
     Args:
         function: that was called.
-        name: of its argument.
-        value: the observations.
-        low: the smallest possible.
+        y: the observations, at least 0.
         high: the largest possible.
         words: for what is expected.
         dtype: of the log probability.
@@ -114,16 +111,16 @@ def inside(
         0 or NaN.
 
     Raises:
-        ValueError: the values are known, no arguments of a compiled program, and some are outside.
+        ValueError: the observations are known, no arguments of a compiled program, and some are outside.
     """
-    if isinstance(value, jax.core.Tracer):
-        return jnp.where(jnp.all((value >= low) & (value <= high)), 0, jnp.nan).astype(dtype)
-    known = np.asarray(value)
-    outside = ~((known >= low) & (known <= high))
+    if isinstance(y, Tracer):
+        return jnp.where(jnp.all((y >= 0) & (y <= high)), 0, jnp.nan).astype(dtype)
+    known = np.asarray(y)
+    outside = ~((known >= 0) & (known <= high))
     if outside.any():
         first = int(np.argmax(outside))
         raise ValueError(
-            f"{function} was given {name}[{first}] = {known[first]}, the first of {int(outside.sum())} outside of the "
+            f"{function} was given y[{first}] = {known[first]}, the first of {int(outside.sum())} outside of the "
             f"support, but {words}."
         )
     return 0.0

@@ -4,7 +4,7 @@ $$\begin{aligned}
 \text{Bernoulli:}\quad & \ell = yη - \log(1 + e^η), & s &= (2y - 1) - \tanh(η/2), & c &= 1/2\\
 \text{Poisson:}\quad & \ell = yη - e^η - \log y!, & s &= y - e^η, & c &= 1\\
 \text{normal:}\quad & \ell = -(y - η)^2 / 2σ^2 - \log σ\sqrt{2π}, & s &= y - η, & c &= 1/σ^2\\
-\text{categorical:}\quad & \ell = η_y - \log \textstyle\sum_k e^{η_k}, & s_k &= [y = k] - \mathrm{softmax}(η)_k, & c &= 1\\
+\text{categorical:}\quad & \ell = η_y - \log Σ_j e^{η_j}, & s_k &= [y = k] - e^{η_k} / Σ_j e^{η_j}, & c &= 1\\
 \text{ordered:}\quad & \ell = \log(σ(a) - σ(b)), & s &= \tanh(a/2) + \tanh(b/2), & c &= 1/2
 \end{aligned}$$
 
@@ -113,12 +113,12 @@ def _bounds(y: Labels, cutpoints: Float[Array, " cuts"], eta: Rows) -> tuple[Row
 
 
 def _ordered_value(y: Labels, eta: Rows, extra: Extra) -> Float[Array, ""]:
-    above, below = _bounds(y, *extra, eta)
+    above, below = _bounds(y, extra[0], eta)
     return -jnp.sum(softplus(-above) + softplus(below))
 
 
 def _ordered_score(y: Labels, eta: Rows, extra: Extra) -> tuple[Rows, float]:
-    above, below = _bounds(y, *extra, eta)
+    above, below = _bounds(y, extra[0], eta)
     return jnp.tanh(0.5 * above) + jnp.tanh(0.5 * below), 0.5
 
 

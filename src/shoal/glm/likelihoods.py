@@ -11,6 +11,7 @@ Stan Functions Reference.
 
 from typing import Any
 
+import jax.numpy as jnp
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
@@ -41,15 +42,15 @@ def bernoulli_logit(y: ArrayLike, x: ArrayLike, w: ArrayLike, offset: ArrayLike 
     """
     name = "bernoulli_logit"
     y, x, w, offset = _read(name, y, x, w, offset)
-    outside = door.inside(name, "y", y, 0, 1, "y is 0 or 1. Recode the labels", x.dtype)
+    outside = door.inside(name, y, 1, "y is 0 or 1. Recode the labels", x.dtype)
     return log_prob(BERNOULLI, y, x, w, offset, ()) + outside
 
 
 def poisson_log(y: ArrayLike, x: ArrayLike, w: ArrayLike, offset: ArrayLike = 0.0) -> Float[Array, ""]:
     """Log probability of counts with log rate `x @ w + offset`: of `Poisson(jnp.exp(...))`.
 
-    log y! depends on the data alone: it is computed once for all chains of a tile, where a value is asked for, and never
-    for a gradient.
+    log y! depends on the data alone: it is computed once for all chains of a tile, where a value is asked for, and
+    never for a gradient.
 
     Args:
         y: `[rows]`, counts.
@@ -65,7 +66,7 @@ def poisson_log(y: ArrayLike, x: ArrayLike, w: ArrayLike, offset: ArrayLike = 0.
     """
     name = "poisson_log"
     y, x, w, offset = _read(name, y, x, w, offset)
-    outside = door.inside(name, "y", y, 0, INFINITE, "y holds counts, 0 or more", x.dtype)
+    outside = door.inside(name, y, INFINITE, "y holds counts, 0 or more", x.dtype)
     return log_prob(POISSON, y, x, w, offset, ()) + outside
 
 
@@ -89,7 +90,7 @@ def normal_identity(
     """
     name = "normal_identity"
     y, x, w, offset = _read(name, y, x, w, offset)
-    scale = door.real(name, "scale", scale, x.dtype)
+    scale = door.real(name, "scale", scale).astype(x.dtype)
     door.check_one_of(name, "scale", scale, [(), y.shape], "one number, or one for each row")
     return log_prob(NORMAL, y, x, w, offset, (scale,))
 
@@ -115,11 +116,11 @@ def categorical_logit(y: ArrayLike, x: ArrayLike, w: ArrayLike, offset: ArrayLik
     y, (x, w) = door.labels(name, y), _design(name, x, w)
     door.check_shapes(name, x, w, y, classes=True)
     rows, classes = len(x), w.shape[1]
-    offset = door.real(name, "offset", offset, x.dtype)
+    offset = door.real(name, "offset", offset).astype(x.dtype)
     words = "one number, one for each class, or one for each row and class"
     door.check_one_of(name, "offset", offset, [(), (classes,), (rows, classes)], words)
     words = f"y holds classes, from 0 to {classes - 1} for w of shape {w.shape}. Recode them"
-    outside = door.inside(name, "y", y, 0, classes - 1, words, x.dtype)
+    outside = door.inside(name, y, classes - 1, words, x.dtype)
     # η has rows last.
     offset = offset[:, None] if offset.ndim == 1 else offset.T
     return log_prob(CATEGORICAL, y, x, w, offset, ()) + outside
@@ -150,7 +151,7 @@ def ordered_logistic(
     y, (x, w) = door.labels(name, y), _design(name, x, w)
     door.check_shapes(name, x, w, y)
     offset = _offset(name, offset, x)
-    cutpoints = door.real(name, "cutpoints", cutpoints, x.dtype)
+    cutpoints = door.real(name, "cutpoints", cutpoints).astype(x.dtype)
     if cutpoints.ndim != 1 or not len(cutpoints):
         raise ValueError(
             f"{name} was given cutpoints of shape {cutpoints.shape}, but they are a vector of one cutpoint fewer than "
@@ -158,25 +159,26 @@ def ordered_logistic(
         )
     last = len(cutpoints)
     words = f"y holds classes, from 0 to {last} with {last} cutpoints. Recode them, or give more cutpoints"
-    outside = door.inside(name, "y", y, 0, last, words, x.dtype)
+    outside = door.inside(name, y, last, words, x.dtype)
     return log_prob(ORDERED, y, x, w, offset, (cutpoints,)) + gaps(y, cutpoints) + outside
 
 
 def _design(name: str, x: Any, w: Any) -> tuple[Array, Array]:
-    """Design and coefficients in the wider precision of the two."""
+    """Design and coefficients in one precision, the wider of those that are floating."""
     x, w = door.real(name, "x", x), door.real(name, "w", w)
-    dtype = max(x.dtype, w.dtype, key=lambda dtype: dtype.itemsize)
+    floating = [array.dtype for array in (x, w) if jnp.issubdtype(array.dtype, jnp.floating)]
+    dtype = max(floating, key=lambda dtype: dtype.itemsize, default=jnp.zeros(()).dtype)
     return x.astype(dtype), w.astype(dtype)
 
 
 def _offset(name: str, offset: Any, x: Array) -> Array:
-    offset = door.real(name, "offset", offset, x.dtype)
+    offset = door.real(name, "offset", offset).astype(x.dtype)
     door.check_one_of(name, "offset", offset, [(), x.shape[:1]], "one number, or one for each row")
     return offset
 
 
 def _read(name: str, y: Any, x: Any, w: Any, offset: Any) -> tuple[Array, Array, Array, Array]:
     x, w = _design(name, x, w)
-    y = door.real(name, "y", y, x.dtype)
+    y = door.real(name, "y", y).astype(x.dtype)
     door.check_shapes(name, x, w, y)
     return y, x, w, _offset(name, offset, x)
