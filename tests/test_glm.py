@@ -114,7 +114,7 @@ def test_second_derivatives_are_those_of_autodiff(case):
         np.testing.assert_allclose(hessian(likelihood), expected, rtol=1e-11, atol=1e-12 * np.abs(expected).max())
 
 
-def test_extreme_predictors_are_finite():
+def test_extreme_predictors_are_finite(strict):
     """|η| of 10,000 in float32, on both sides of every class: the values are known."""
     x = jnp.asarray([[1e4], [-1e4], [1e4], [-1e4]], jnp.float32)
     y = jnp.asarray([0, 0, 1, 1])

@@ -88,7 +88,7 @@ NORMAL = Family(_normal_value, _normal_score, _normal_by_y, _normal_by_scale)
 
 
 def _is(y: Labels, classes: int) -> Bool[Array, "classes rows"]:
-    return y == jnp.arange(classes, dtype=y.dtype)[:, None]
+    return y[None] == jnp.arange(classes, dtype=y.dtype)[:, None]
 
 
 def _categorical_value(y: Labels, eta: Float[Array, "classes rows"], _: Extra) -> Float[Array, ""]:
