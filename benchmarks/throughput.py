@@ -60,8 +60,8 @@ def targets():
     return {"shipped": shipped.target(np.float32), "numpyro": numpyro.target(np.float32)}
 
 
-def shoal_draws(target, position):
-    """A function from a number of draws to the gradients they took."""
+def shoal_draws(target, position, capacity=500):
+    """A function from a number of draws, at most `capacity`, to the gradients they took."""
     chains = len(position)
     placement = Placement.of(chains, devices=jax.local_devices()[:1])
     kernel = HMC()
@@ -71,7 +71,7 @@ def shoal_draws(target, position):
     run = enter(program, begin(program, placement, root_key(0), position, tuning), placement, 1)
 
     def work(draws: int) -> int:
-        jax.block_until_ready(advance(program, run, jnp.int32(draws), placement, 500))
+        jax.block_until_ready(advance(program, run, jnp.int32(draws), placement, capacity))
         return draws * STEPS * chains
 
     return work

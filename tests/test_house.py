@@ -20,6 +20,7 @@ LAYERS = [
     ["extras", "cores", "paths", "stopping", "until", "compile_cache", "objects"],
     ["target"],
     ["compiling"],
+    ["glm"],
     ["models"],
     ["bridges"],
     ["examples"],
@@ -151,7 +152,7 @@ def test_public_names():
     assert sorted(shoal.__all__) == [
         "Auto", "Calibration", "ChEES", "Check", "Finding", "HMC", "Handle", "MAMS", "MEADS", "ManyResults", "Model",
         "NUTS", "Parameter", "Result", "Until", "check", "cholesky_corr", "examples", "from_blackjax", "from_numpyro",
-        "interval", "load", "ordered", "param", "positive", "posterior_predictive", "prior_predictive", "real",
+        "glm", "interval", "load", "ordered", "param", "positive", "posterior_predictive", "prior_predictive", "real",
         "resume", "sample", "sample_many", "sbc", "simplex", "start", "unit_interval",
     ]  # fmt: skip
     for name in shoal.__all__:

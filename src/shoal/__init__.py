@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from shoal import examples as examples
+    from shoal import glm as glm
     from shoal.bridges.numpyro import from_numpyro as from_numpyro
     from shoal.calibration.outcome import Calibration as Calibration
     from shoal.calibration.sbc import sbc as sbc
@@ -41,6 +42,9 @@ if TYPE_CHECKING:
     from shoal.until import Until as Until
 
 __version__ = "0.1.0"
+
+# Rooms that are public as such.
+_ROOMS = ("examples", "glm")
 
 # Where each public name lives. Names are looked up when first used (PEP 562), so that the command line
 # answers `--help` without importing JAX.
@@ -102,6 +106,7 @@ __all__ = [
     "examples",
     "from_blackjax",
     "from_numpyro",
+    "glm",
     "interval",
     "load",
     "ordered",
@@ -121,12 +126,12 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    if name != "examples" and name not in _HOMES:
+    if name not in _ROOMS and name not in _HOMES:
         raise AttributeError(f"module 'shoal' has no attribute {name!r}")
     # A model may use JAX when it is made, and then the number of devices is fixed.
     import_module("shoal.cores").use_cores()
-    if name == "examples":
-        return import_module("shoal.examples")
+    if name in _ROOMS:
+        return import_module(f"shoal.{name}")
     value = getattr(import_module(_HOMES[name]), name)
     globals()[name] = value
     return value
