@@ -3,9 +3,10 @@ r"""Where chains stayed in warmup, far from all draws: how much of the mass may 
 That sampling has not been somewhere says that little is there only if it would have come there otherwise. How easily,
 the warmup has seen: chains were there for $E$ draws or evaluations of the gradient together, and left $n$ times, at a
 rate of $n / E$ for each that is there. In equilibrium as many enter as leave, so where a share $m$ of the mass is, $S$
-draws of sampling bring $m S n / E$ chains there. If $c$ chains were seen to come, then with 95% probability
+draws of sampling bring $m S n / E$ chains there. If $c$ chains were seen to come, more of the mass is there than the
+draws have, with 95% probability, by at most
 
-$$m \le U_c \frac{E}{n S},$$
+$$(U_c - c) \frac{E}{n S},$$
 
 where $U_c$ is the mean of the Poisson law that is at most $c$ in one of twenty cases: 3 where none came. How much is
 there is known, as all else is, once some chains came.
@@ -35,9 +36,9 @@ SOME = 10
 # to be a thousand times as wide in every direction to hold as much of the mass. In few dimensions that would be nothing
 # unusual, so they count as more.
 LOST, LOST_DIMENSIONS = 7.0, 10
-# Of the mass: so much is let pass. Where a fiftieth of it is elsewhere, as much sampling as that misses it once in 150
-# thousand times.
-MOST_MASS = 0.005
+# Of the mass: so much is let pass. Where a fiftieth of it is elsewhere, as much sampling as that misses it once in 400
+# times.
+MOST_MASS = 0.01
 # So far may the logarithm of such an estimate be off for every dimension: regions are no boxes.
 PER_DIMENSION = 0.5
 SURELY = 0.95
@@ -130,14 +131,14 @@ class Visited:
         stays = [stay for stage in self._stages for stay in _stays(stage, low, high, log_density)]
         if came >= some or not stays:
             return ()
-        expected = chdtri(2 * (came + 1), 1 - SURELY) / 2
+        more = chdtri(2 * (came + 1), 1 - SURELY) / 2 - came
         there = np.concatenate([stay.position for stay in stays])
         below = log_density - float(np.median(np.concatenate([stay.log_density for stay in stays])))
         if below > _room(np.ptp(there, axis=0), high - low):
             return ()
         left = sum(stay.left for stay in stays)
         stayed = sum(stay.draws for stay in stays), sum(stay.gradients for stay in stays)
-        mass = max(expected * time / (max(left, 1) * max(took, 1)) for time, took in zip(stayed, spent, strict=True))
+        mass = max(more * time / (max(left, 1) * max(took, 1)) for time, took in zip(stayed, spent, strict=True))
         if not mass > MOST_MASS:
             return ()
         coordinate = int(np.bincount(np.concatenate([stay.furthest for stay in stays])).argmax())
@@ -155,7 +156,8 @@ class Visited:
                 f"{high[coordinate]:.3g}), for {count(round(stayed[0]), 'draw')} together, at a log density that is "
                 f"{below:,.0f} below that of the draws, and left {count(left, 'time')}. In the "
                 f"{count(spent[0], 'draw')} of sampling {count(came, 'chain') if came else 'none'} came there: too few "
-                f"to tell how much of the mass is, up to {min(mass, 1.0):.1%} ({MOST_MASS:.1%} is let pass).",
+                f"to tell how much of the mass is. It may be more than they say by up to {min(mass, 1.0):.1%} "
+                f"({MOST_MASS:.0%} is let pass).",
                 remedy=f"Draw on, {mass / MOST_MASS:,.1f} times as long: more chains then come there, or it is known "
                 "that next to nothing is. Or begin some chains there (initial_positions), more of them.",
             ),
