@@ -17,7 +17,7 @@ NONE = -np.log(0.05)
 SEED = 6
 
 
-def stage(draws: int = 20, chains: int = 4, far: int = 2, until: int = 10, level: float = -5.0, at: float = FAR + 0.1):
+def stage(draws: int = 20, chains: int = 6, far: int = 2, until: int = 10, level: float = -5.0, at: float = FAR + 0.1):
     """Chains among the draws, of which the first few are far out in `b` for some draws; 3 gradients each."""
     position = np.zeros((draws, chains, 2))
     position[:until, :far, 1] = at
@@ -86,6 +86,14 @@ def test_what_is_near_the_draws_or_far_below_is_not_held_against_anybody(one):
     assert said(seen(stage()), 1, 1)
 
 
+def test_a_stage_in_which_most_still_rise_does_not_count():
+    position, log_density, gradients, members = stage()
+    rising = log_density + np.linspace(-2, 0, 20)[:, None] * np.array([0, 0, 1, 1, 1, 1])
+    assert said(seen(stage()), 1, 1)
+    assert said(seen((position, rising, gradients, members)), 1, 1) == ()
+    assert said(seen((position, log_density - (rising - log_density), gradients, members)), 1, 1)
+
+
 def test_of_what_does_not_vary_or_is_not_there_nothing_is_said():
     assert said(seen(), 1, 1) == ()
     assert said(seen(stage(level=-np.inf)), 1, 1) == ()
@@ -95,7 +103,7 @@ def test_of_what_does_not_vary_or_is_not_there_nothing_is_said():
 
 def test_what_is_remembered_is_bounded_and_stands_for_all():
     draws, chains = 400, 1_000
-    position, log_density, gradients, members = stage(draws, chains, far=chains, until=200)
+    position, log_density, gradients, members = stage(draws, chains, far=chains // 3, until=200)
     thinned = seen((position, log_density, gradients, members))
     assert position.size > 2 * NUMBERS > 2 * sum(part.size for name, part in thinned.arrays.items() if "pos" in name)
     (found,) = said(thinned, 10_000, 10**9)

@@ -14,10 +14,11 @@ there is known, as all else is, once some chains came.
 Kernels that differ in their trajectories cross in some draws or in some evaluations: what allows more mass counts.
 
 Chains that come from afar to the bulk, as all do that begin anywhere, were not at home there. What they do before the
-warmup says that burn-in is over does not count; and of those that were on their way still, the log density tells. A
-region whose log density is lower by $\Delta$ holds about $e^{-\Delta} \prod_i w_i$ of the mass if it is $w_i$ times as
-wide along each coordinate, and where that is next to nothing, nobody was at home. A place that some chains have come
-near to in sampling is no other place: it has to be beyond their range by half of that.
+warmup says that burn-in is over does not count, nor a stage in which the log density of most still rises. Of single
+ones that were on their way, how low it is tells. A region whose log density is lower by $\Delta$ holds about
+$e^{-\Delta} \prod_i w_i$ of the mass if it is $w_i$ times as wide along each coordinate, and where that is next to
+nothing, nobody was at home. A place that some chains have come near to in sampling is no other place: it has to be
+beyond their range by half of that.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -39,8 +40,11 @@ LOST, LOST_DIMENSIONS = 7.0, 10
 # Of the mass: so much is let pass. Where a fiftieth of it is elsewhere, as much sampling as that misses it once in 400
 # times.
 MOST_MASS = 0.01
-# So far may the logarithm of such an estimate be off for every dimension: regions are no boxes.
-PER_DIMENSION = 0.5
+# So many standard deviations of the log density of a normal law may the logarithm of such an estimate be off.
+SPREADS = 3.0
+# The log density of most chains rises where it does in the median, by so many of its standard deviations within a chain
+# from the first half of a stage to the second.
+RISING = 0.7
 SURELY = 0.95
 # A chain has left that is not there again for so many of the draws that are remembered: on its way through the bulk it
 # has not.
@@ -87,6 +91,8 @@ class Visited:
             gradients: `[draw, member]`, evaluations for each draw.
             members: the chains' numbers.
         """
+        if _rising(log_density):
+            return
         draws, chains, dim = position.shape
         some = np.linspace(0, chains - 1, np.clip(NUMBERS // (dim * min(draws, FEW_DRAWS)), 1, chains)).astype(int)
         stride = min(draws, -(-draws * len(some) * dim // NUMBERS))
@@ -202,6 +208,17 @@ def _stays(stage: Stage, low: np.ndarray, high: np.ndarray, log_density: float) 
         )
 
 
+def _rising(log_density: np.ndarray) -> bool:
+    """Whether the log density of most chains `[draw, chain]` does."""
+    half = len(log_density) // 2
+    if not half:
+        return False
+    level = log_density.astype(float)
+    with np.errstate(all="ignore"):
+        rise = (level[-half:].mean(axis=0) - level[:half].mean(axis=0)) / level.std(axis=0)
+    return float(np.median(np.nan_to_num(rise, nan=0.0))) > RISING
+
+
 def _off(position: np.ndarray, low: np.ndarray, high: np.ndarray) -> np.ndarray:
     """How far positions `[..., dim]` are beyond a range, in units of its width; 0 along what does not vary."""
     with np.errstate(all="ignore"):
@@ -214,7 +231,7 @@ def _room(there: np.ndarray, draws: np.ndarray) -> float:
     with np.errstate(all="ignore"):
         wider = np.log(there / draws)
     wider = np.where(np.isfinite(wider), np.maximum(wider, 0.0), 0.0)
-    return float(wider.sum() + PER_DIMENSION * len(wider) - np.log(MOST_MASS))
+    return float(wider.sum() + SPREADS * np.sqrt(len(wider) / 2) - np.log(MOST_MASS))
 
 
 def _left(there: np.ndarray, elsewhere: np.ndarray) -> int:
