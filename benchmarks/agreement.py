@@ -126,21 +126,29 @@ def spread(target: Target, chains: int, replicates: int) -> dict[str, Any]:
 
 def tables(made: dict[str, Any]) -> str:
     """In Markdown, those that had converged first; then the spread of runs."""
-    head = ["target", "chains", "numbers", "effective draws of a chain", "folded / ArviZ's error", "rms z", "worst z"]
+    head = ["target", "numbers"]
+    for chains, draws in DRAWS.items():
+        head += [f"{chains} × {draws:,}: folded / ArviZ's error", "rms z", "worst z"]
     lines = ["| " + " | ".join(head) + " |", "|:--|" + "--:|" * (len(head) - 1)]
-    rows = sorted(made["rows"], key=lambda row: (not row["converged"], -row["chains"]))
-    for row in rows:
-        name = row["target"].partition("_missing_middle")[0] + ("" if row["converged"] else " (not converged)")
-        cells = [name, row["chains"], f"{row['numbers']:,}", f"{row['ess_per_chain']:,.1f}"]
-        cells += [f"{row['mcse_ratio']:.3f}", f"{row['rms_z']:.2f}", f"{row['worst_z']:+.1f}"]
-        lines.append("| " + " | ".join(map(str, cells)) + " |")
+    found = {(row["target"], row["chains"]): row for row in made["rows"]}
+    converged = {name: all(found[name, chains]["converged"] for chains in DRAWS) for name, _ in found}
+    for name in sorted(converged, key=lambda name: not converged[name]):
+        cells = [_short(name) + ("" if converged[name] else " (not converged)"), f"{found[name, 16]['numbers']:,}"]
+        for chains in DRAWS:
+            row = found[name, chains]
+            cells += [f"{row['mcse_ratio']:.2f}", f"{row['rms_z']:.2f}", f"{row['worst_z']:+.1f}"]
+        lines.append("| " + " | ".join(cells) + " |")
     head = ["target", "chains", "runs", "numbers", "spread / folded error", "spread / ArviZ's error", "±"]
     lines += ["", "| " + " | ".join(head) + " |", "|:--|" + "--:|" * (len(head) - 1)]
     for row in made["spread"]:
-        cells = [row["target"].partition("_missing_middle")[0], row["chains"], row["runs"], row["numbers"]]
+        cells = [_short(row["target"]), row["chains"], row["runs"], row["numbers"]]
         cells += [f"{row[name]:.2f}" for name in ("folded", "arviz", "error")]
         lines.append("| " + " | ".join(map(str, cells)) + " |")
     return "\n".join(lines)
+
+
+def _short(name: str) -> str:
+    return f"`{name.partition('_missing_middle')[0]}`"
 
 
 def render(made: dict[str, Any]) -> None:
