@@ -3,8 +3,8 @@
     python -m benchmarks.folding [--chains 128 4096] [--steps 8 64] [--out benchmarks/results/folding.json]
 
 HMC of so many leapfrog steps on the founding posterior, where `auto` takes 50 to 250. "nothing" folds nothing, "usual"
-what every run does (health and moments), "precise" also what a run rests on that ends by itself. Kinds take turns, each
-for about a second. Ratios are of medians over rounds.
+what every run by `auto` does (health, moments and reach), "precise" also what a run rests on that ends by itself. Kinds
+take turns, each for about a second. Ratios are of medians over rounds.
 """
 
 import argparse
@@ -28,7 +28,7 @@ from shoal.randomness import root_key
 from shoal.request import checked
 from shoal.run import advance, begin, compile_phase, sweeps_as_array
 from shoal.session import PRECISION
-from shoal.statistics import ChainMeans, Health, Moments
+from shoal.statistics import ChainMeans, Health, Moments, Reach
 
 KINDS = ("nothing", "usual", "precise")
 SECONDS, CAPACITY = 1.0, 64
@@ -36,7 +36,7 @@ SECONDS, CAPACITY = 1.0, 64
 
 def program(model: shoal.Model, target: object, kernel: object, kind: str) -> Program:
     """What is done of one kind."""
-    folds = {} if kind == "nothing" else {"health": Health(), "moments": Moments()}
+    folds = {} if kind == "nothing" else {"health": Health(), "moments": Moments(), "reach": Reach()}
     if kind == "precise":
         values = eqx.filter_eval_shape(target.constrained, jax.ShapeDtypeStruct((1, model.dim), np.float32))
         numbers = sum(values[name].size for name in model.parameter_names)
