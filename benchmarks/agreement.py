@@ -1,8 +1,8 @@
 """Whether what is folded while sampling says the same as ArviZ of the stored draws, over the panel.
 
-    python -m benchmarks.agreement [--chains 128 16] [--targets arK-arK ...] [--out benchmarks/results/agreement.json]
-    python -m benchmarks.agreement --replicates 8 [--targets axis_gaussian ...]
-    python -m benchmarks.agreement --render
+    python benchmarks/agreement.py [--chains 128 16] [--targets arK-arK ...] [--out benchmarks/results/agreement.json]
+    python benchmarks/agreement.py --replicates 8 [--targets axis_gaussian ...]
+    python benchmarks/agreement.py --render
 
 A run of each target and number of chains, by `auto`: 400 draws of each of 128 chains, whose error is the spread of
 their means, and 2,000 of 16, whose error is that of stretches (lugsail batch means). Compared are the Monte Carlo error
@@ -31,7 +31,7 @@ from unittest import mock
 import arviz_stats.base
 import jax
 import numpy as np
-from benchmarks.panel.targets import TARGETS, Target
+from panel.targets import TARGETS, Target
 
 import shoal
 from shoal.diagnostics.precision import Precision
