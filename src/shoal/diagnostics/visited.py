@@ -150,6 +150,12 @@ class Visited:
         coordinate = int(np.bincount(np.concatenate([stay.furthest for stay in stays])).argmax())
         members = np.unique(np.concatenate([stay.chains for stay in stays]))
         least, most = np.quantile(there[:, coordinate], [0.05, 0.95])
+        most_mass = f"up to {min(mass, 1.0):.1%} of the mass may be there"
+        said = f"none came there: {most_mass}"
+        if came:
+            said = (
+                f"{count(came, 'chain')} came there, too few to tell how much it has: {most_mass} beyond what they say"
+            )
         return (
             Finding(
                 kind="left_behind",
@@ -161,9 +167,7 @@ class Visited:
                 f"unconstrained, between {least:.3g} and {most:.3g} (the draws are between {low[coordinate]:.3g} and "
                 f"{high[coordinate]:.3g}), for {count(round(stayed[0]), 'draw')} together, at a log density that is "
                 f"{below:,.0f} below that of the draws, and left {count(left, 'time')}. In the "
-                f"{count(spent[0], 'draw')} of sampling {count(came, 'chain') if came else 'none'} came there: too few "
-                f"to tell how much of the mass is. It may be more than they say by up to {min(mass, 1.0):.1%} "
-                f"({MOST_MASS:.0%} is let pass).",
+                f"{count(spent[0], 'draw')} of sampling {said} ({MOST_MASS:.0%} is let pass).",
                 remedy=f"Draw on, {mass / MOST_MASS:,.1f} times as long: more chains then come there, or it is known "
                 "that next to nothing is. Or begin some chains there (initial_positions), more of them.",
             ),

@@ -8,7 +8,7 @@ def cause(error: BaseException) -> str:
         error: what was raised.
 
     Returns:
-        `TypeError: dot_general requires ...`, without a full stop.
+        `TypeError: dot_general requires ...`, without a full stop; the type alone where there is no message.
     """
     lines = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {lines[0].strip().rstrip('.') if lines else 'no message'}"
+    return ": ".join([type(error).__name__, *(line.strip().rstrip(".") for line in lines[:1])])

@@ -86,22 +86,12 @@ def read_terms(
 
 
 def _takes_data(log_density: Callable[..., Any], has_data: bool) -> bool:
-    if accepts(log_density, 2 if has_data else 1) is not False:
-        return has_data
-    if has_data and accepts(log_density, 1):
+    if has_data and accepts(log_density, 2) is False and accepts(log_density, 1):
         raise ValueError(
             "data was given, but log_density takes only params. Let it take both, log_density(params, data), "
             "or leave data= out."
         )
-    if not has_data and accepts(log_density, 2):
-        raise ValueError(
-            "log_density takes params and data, but data= was not given. Give data=, or let log_density take "
-            "params alone."
-        )
-    raise ValueError(
-        "log_density can be called neither as log_density(params) nor as log_density(params, data), but that "
-        "is how Shoal calls it. Change its arguments, or bind the others with functools.partial."
-    )
+    return _of_params("log_density", log_density, has_data)
 
 
 def deterministic_takes_data(deterministic: Any, has_data: bool) -> bool:
@@ -109,23 +99,27 @@ def deterministic_takes_data(deterministic: Any, has_data: bool) -> bool:
 
     Args:
         deterministic: of `Model`.
-        has_data: whether data were given.
+        has_data: whether data were given; it need not take them.
 
     Raises:
         ValueError: it is no function of the parameters, or of them and the data that there are.
     """
     _check_callable("deterministic", deterministic)
-    if has_data and accepts(deterministic, 2) is not False:
-        return True
-    if accepts(deterministic, 1) is not False:
-        return False
-    if not has_data and accepts(deterministic, 2):
+    takes = has_data and accepts(deterministic, 2) is not False
+    return _of_params("deterministic", deterministic, takes)
+
+
+def _of_params(name: str, function: Callable[..., Any], with_data: bool) -> bool:
+    """`with_data`, if the function can be called with parameters, and data or not as that says."""
+    if accepts(function, 2 if with_data else 1) is not False:
+        return with_data
+    if not with_data and accepts(function, 2):
         raise ValueError(
-            "deterministic takes params and data, but data= was not given. Give data=, or let it take params alone."
+            f"{name} takes params and data, but data= was not given. Give data=, or let {name} take params alone."
         )
     raise ValueError(
-        "deterministic can be called neither as deterministic(params) nor as deterministic(params, data), but that "
-        "is how Shoal calls it. Change its arguments, or bind the others with functools.partial."
+        f"{name} can be called neither as {name}(params) nor as {name}(params, data), but that is how Shoal calls "
+        "it. Change its arguments, or bind the others with functools.partial."
     )
 
 

@@ -49,7 +49,8 @@ def quantities_of(
         raise untraceable(called, shapes, error) from error
     values = made[0]
     if not isinstance(values, Mapping) or not values:
-        what = "an empty mapping" if isinstance(values, Mapping) else f"a {type(values).__name__}"
+        what = "an array" if isinstance(values, jax.Array) else f"a {type(values).__name__}"
+        what = "an empty mapping" if isinstance(values, Mapping) else what
         raise ValueError(
             f"{called} returned {what}, but a mapping from names to arrays was expected, such as "
             '{"total": params["a"] + params["b"]}.' + (" Does it lack its return statement?" if values is None else "")
