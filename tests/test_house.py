@@ -17,7 +17,7 @@ LONGEST_FILE = 400
 
 # From the bottom up: a room imports from the rooms above it in this list and from its own, never from below.
 LAYERS = [
-    ["extras", "cores", "paths", "stopping", "until", "compile_cache", "objects"],
+    ["extras", "arguments", "cores", "paths", "stopping", "until", "compile_cache", "objects"],
     ["target"],
     ["compiling"],
     ["glm"],
@@ -43,6 +43,7 @@ LAYERS = [
     ["durable"],
     ["progress"],
     ["watching"],
+    ["placing"],
     ["request"],
     ["predicting"],
     ["session"],

@@ -52,6 +52,8 @@ def start(  # noqa: PLR0913  (the arguments of `shoal.sample`)
     keep: Sequence[str] | str | None = None,
     save_warmup: bool = False,
     tile: int | None = None,
+    mesh: Mapping[str, int] | None = None,
+    row_block: int | None = None,
     deterministic: bool = True,
     max_seconds: float | None = None,
     tensorboard: bool = False,
@@ -81,6 +83,8 @@ def start(  # noqa: PLR0913  (the arguments of `shoal.sample`)
         keep: names of the quantities that are kept, "moments" or "none".
         save_warmup: whether the draws of the warmup are, too.
         tile: chains that are evaluated at once.
+        mesh: into how many parts the chains and the rows of the data go.
+        row_block: rows of the data that are evaluated at once.
         deterministic: whether the same seed gives the same draws on a GPU, too.
         max_seconds: that the run may take; time in which it is paused does not count.
         tensorboard: whether to write events for TensorBoard.
@@ -105,6 +109,8 @@ def start(  # noqa: PLR0913  (the arguments of `shoal.sample`)
         precision=precision,
         num_superchains=num_superchains,
         tile=tile,
+        mesh=mesh,
+        row_block=row_block,
         deterministic=deterministic,
         max_seconds=max_seconds,
         thinning=thinning,

@@ -1,9 +1,12 @@
-"""Where chains live: tiles of a fixed size, spread over the local devices, and sums over all chains.
+"""Where chains and rows of data live: tiles of a fixed size, spread over the local devices, and sums over all chains.
 
 A tile is evaluated by the same small program wherever it is, so no draw depends on the number of devices. For
 that, every reduction that feeds a sum over chains is made inside the tile; the tiles' partial sums are
 replicated and added one after another in a fixed order. Both were measured to be bitwise the same on 1, 2, 4
 and 8 devices; a pooled scalar made from reductions outside the tiles was not.
+
+Several devices may have the same chains and share the rows of the data: each adds up the log likelihood of its own
+rows, and they sum these. How many do changes the last bits.
 """
 
 from collections.abc import Callable, Sequence
@@ -19,7 +22,9 @@ from jax.lax import dynamic_index_in_dim, dynamic_update_index_in_dim
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Float, Int, PyTree
 
-CHAINS = "chains"
+from shoal.target import Sharded, Target, is_sharded
+
+CHAINS, DATA = "chains", "data"
 
 # Draws depend on the tile to the last bit, so it is recorded with each run. On a CPU it is a constant: 32 chains fill
 # the vector units and keep intermediate results in the cache; measured 1.1 to 1.5 times as fast as 16. An accelerator
@@ -40,18 +45,28 @@ class Layout:
 
     Attributes:
         tile: chains of a tile.
-        devices: where the tiles go, the same number of tiles to each.
+        devices: where the tiles go, the same number of tiles to each group; groups one after another.
         room: rows for chains on each device.
+        shards: devices of a group, which have the same chains and share the rows of the data.
     """
 
     tile: int
     devices: tuple[Any, ...]
     room: int
+    shards: int = 1
+
+    @property
+    def groups(self) -> int:
+        """How many parts the chains are in."""
+        return len(self.devices) // self.shards
 
     @cached_property
     def mesh(self) -> Mesh:
         """The devices in a row; of one device, too, so that one device and many run the same program."""
-        return Mesh(np.array(self.devices), (CHAINS,))
+        devices = np.array(self.devices)
+        if self.shards == 1:
+            return Mesh(devices, (CHAINS,))
+        return Mesh(devices.reshape(-1, self.shards), (CHAINS, DATA))
 
     def split(self, tree: PyTree) -> PyTree:
         """`[chains, ...]` to `[tiles, tile, ...]`."""
@@ -71,31 +86,35 @@ class Placement:
     layout: Layout
 
     @classmethod
-    def of(cls, num_chains: int, tile: int | None = None, devices: Sequence[Any] | None = None) -> "Placement":
-        """The default placement: the backend's tile, as many local devices as there are tiles for."""
+    def of(
+        cls, num_chains: int, tile: int | None = None, devices: Sequence[Any] | None = None, shards: int = 1
+    ) -> "Placement":
+        """The default placement: the backend's tile, as many groups of local devices as there are tiles for."""
         devices = jax.local_devices() if devices is None else devices
-        local = -(-num_chains // len(devices))
-        tile = min(tile or TILE.get(devices[0].platform) or _even(local), num_chains)
-        used = devices[: min(len(devices), -(-num_chains // tile))]
-        return cls(num_chains, Layout(tile, tuple(used), tile * _share(num_chains, tile, used)))
+        groups = len(devices) // shards
+        tile = min(tile or TILE.get(devices[0].platform) or _even(-(-num_chains // groups)), num_chains)
+        groups = min(groups, -(-num_chains // tile))
+        return cls(
+            num_chains, Layout(tile, tuple(devices[: groups * shards]), tile * _share(num_chains, tile, groups), shards)
+        )
 
     def part(self, num_chains: int) -> "Placement":
         """Of some of the chains: on a CPU, unless they are few among many, in the rows and by the program of all."""
         tile, devices = self.layout.tile, self.layout.devices
-        of_their_own = Placement.of(num_chains, min(tile, num_chains), devices)
+        of_their_own = Placement.of(num_chains, min(tile, num_chains), devices, self.layout.shards)
         # In tiles, of which there are as many on any number of devices: draws depend on the tile.
         roomy = -(-self.num_chains // tile) <= ROOMY * -(-num_chains // tile)
         return replace(self, num_chains=num_chains) if roomy and devices[0].platform == "cpu" else of_their_own
 
     @property
     def num_padded(self) -> int:
-        """Rows: chains, those that fill up the last tile, and tiles that give every device as many as the others."""
-        return self.layout.room * len(self.layout.devices)
+        """Rows: chains, those that fill up the last tile, and tiles that give every group as many as the others."""
+        return self.layout.room * self.layout.groups
 
     @cached_property
     def rows(self) -> slice | Int[np.ndarray, " chains"]:
         """The row of each chain: on every device they come first, and no device has more tiles of them than needed."""
-        used = self.layout.tile * _share(self.num_chains, self.layout.tile, self.layout.devices)
+        used = self.layout.tile * _share(self.num_chains, self.layout.tile, self.layout.groups)
         device, place = np.divmod(np.arange(self.num_chains), used)
         return slice(0, self.num_chains) if used == self.layout.room else device * self.layout.room + place
 
@@ -112,21 +131,76 @@ class Placement:
         return values[chain]
 
     def place(self, tree: PyTree, *, split: bool) -> Any:
-        """Put arrays where they belong: split along their leading axis, or a copy on every device."""
-        where = NamedSharding(self.layout.mesh, PartitionSpec(CHAINS) if split else PartitionSpec())
-        arrays, rest = eqx.partition(tree, eqx.is_array_like)
+        """Put arrays where they belong: split along their leading axis, or a copy on every device; data as they are."""
+        arrays, rest = eqx.partition(jax.tree.map(_on_host, tree), eqx.is_array_like)
+        specs = specs_of(arrays, PartitionSpec(CHAINS) if split else PartitionSpec())
+        where = jax.tree.map(lambda spec: NamedSharding(self.layout.mesh, spec), specs, is_leaf=is_spec)
         return eqx.combine(jax.device_put(arrays, where), rest)
 
+    def spread(self, target: Target, block: int) -> Target:
+        """The same log density with its data where they belong: copies, or shards of rows of whole blocks.
 
-def _share(num_chains: int, tile: int, devices: Sequence[Any]) -> int:
+        Args:
+            target: with data whose leaves share their leading axis where a group has several devices.
+            block: the most rows that are evaluated at once.
+        """
+        shards = self.layout.shards
+        if shards == 1:
+            return self.place(target, split=False)
+        rows = jax.tree.leaves(target.data)[0].shape[0]
+        blocks = -(-rows // (shards * block))
+        own = blocks * (rows // (shards * blocks))
+        cut = lambda leaf: np.asarray(leaf)[: shards * own].reshape(shards, own, *leaf.shape[1:])
+        over = lambda leaf: np.asarray(leaf)[shards * own :]
+        data = Sharded(jax.tree.map(cut, target.data), jax.tree.map(over, target.data), rows - shards * own)
+        return self.place(eqx.tree_at(lambda t: t.data, target, data), split=False)
+
+
+def _share(num_chains: int, tile: int, groups: int) -> int:
     """Tiles of each device."""
-    return -(-num_chains // (tile * len(devices)))
+    return -(-num_chains // (tile * groups))
 
 
 def _even(chains: int) -> int:
     """The tile that makes the fewest tiles of at most `TILE_ON_ACCELERATORS` of these chains, with the least to pad."""
     tiles = -(-chains // TILE_ON_ACCELERATORS)
     return -(-chains // tiles)
+
+
+def specs_of(tree: PyTree, spec: PartitionSpec) -> PyTree:
+    """How a tree lies on a mesh: data that are split over devices as they are, all else in one way.
+
+    Args:
+        tree: of arrays.
+        spec: of all else.
+    """
+
+    def of(node: Any) -> Any:
+        if not is_sharded(node):
+            return spec
+        along = lambda axes: lambda leaf: jax.tree.map(lambda _: PartitionSpec(*axes), leaf)
+        return eqx.tree_at(lambda d: (d.shards, d.rest), node, (along((DATA,))(node.shards), along(())(node.rest)))
+
+    return jax.tree.map(of, tree, is_leaf=is_sharded)
+
+
+def inside(tree: PyTree) -> PyTree:
+    """The same as programs of all devices see it: what is split over them is summed over them."""
+    of = lambda node: Sharded(node.shards, node.rest, node.left, DATA) if is_sharded(node) else node
+    return jax.tree.map(of, tree, is_leaf=is_sharded)
+
+
+def _on_host(leaf: Any) -> Any:
+    """What a device of the CPU has, as NumPy sees it: all its devices then share this memory, and copy nothing."""
+    if not isinstance(leaf, jax.Array) or jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+        return leaf
+    here = leaf.is_fully_replicated and all(device.platform == "cpu" for device in leaf.devices())
+    return np.asarray(leaf) if here else leaf
+
+
+def is_spec(node: Any) -> bool:
+    """Whether it says how an array lies on a mesh."""
+    return isinstance(node, PartitionSpec)
 
 
 def isolated(tree: PyTree) -> PyTree:

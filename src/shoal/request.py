@@ -10,8 +10,10 @@ import numpy as np
 from jaxtyping import Int
 
 from shoal.adaptation import Fixed
+from shoal.arguments import check_count, check_seconds, check_seed
 from shoal.models.model import Model
 from shoal.objects import Objects
+from shoal.placing import checked_mesh
 from shoal.results.course import COORDINATES
 from shoal.results.directories import check_place
 from shoal.results.folded_draws import MOMENTS, NONE
@@ -81,6 +83,9 @@ class Call:
         initial_positions: as they were given.
         num_superchains: as they were given.
         tile: chains that are evaluated at once; None to choose.
+        mesh: how many parts the chains and the rows of the data are in; of what is not said, as many as there are
+            devices for, and all rows together.
+        row_block: rows of the data that are evaluated at once; None to choose.
         deterministic: whether the same seed gives the same draws on a GPU, too.
         max_seconds: that it may take.
         tensorboard: whether it writes events for TensorBoard.
@@ -94,6 +99,8 @@ class Call:
     initial_positions: Any
     num_superchains: int | None
     tile: int | None
+    mesh: Mapping[str, int]
+    row_block: int | None
     deterministic: bool
     max_seconds: float | None
     tensorboard: bool
@@ -115,6 +122,8 @@ def checked_call(  # noqa: PLR0913  (the arguments of `shoal.sample`)
     precision: str,
     num_superchains: int | None,
     tile: int | None,
+    mesh: Mapping[str, int] | None,
+    row_block: int | None,
     deterministic: bool,
     max_seconds: float | None,
     thinning: int,
@@ -150,6 +159,11 @@ def checked_call(  # noqa: PLR0913  (the arguments of `shoal.sample`)
     check_superchains(num_superchains, num_chains, initial_positions)
     if tile is not None:
         check_count("tile", tile, 1)
+    mesh = checked_mesh(mesh, model)
+    if row_block is not None:
+        check_count("row_block", row_block, 1)
+        row_block = int(row_block)
+        model = model.with_row_block(row_block)
     check_seconds(max_seconds)
     check_tensorboard(tensorboard, out)
     place = None
@@ -166,6 +180,8 @@ def checked_call(  # noqa: PLR0913  (the arguments of `shoal.sample`)
         initial_positions,
         num_superchains,
         tile,
+        mesh,
+        row_block,
         deterministic,
         max_seconds,
         bool(tensorboard),
@@ -315,27 +331,6 @@ def check_model(model: Any) -> None:
             f"model: got {type(model).__name__}, expected a shoal.Model. Wrap a NumPyro model by "
             "shoal.from_numpyro(model, *args), a log density by shoal.Model(params=..., log_density=...)."
         )
-
-
-def check_count(name: str, value: Any, least: int) -> None:
-    """Refuse what is not a whole number from `least` on."""
-    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or not least <= value < 2**31:
-        raise ValueError(f"{name}={value!r}: expected a whole number, at least {least} and below 2**31.")
-
-
-def check_seed(seed: Any) -> None:
-    """Refuse what is not a whole number of 63 bits."""
-    if isinstance(seed, bool) or not isinstance(seed, (int, np.integer)) or not 0 <= seed < 2**63:
-        raise ValueError(f"seed={seed!r}: expected a whole number from 0 to 2**63 - 1.")
-
-
-def check_seconds(max_seconds: Any) -> None:
-    """Refuse what is no time that a run may take."""
-    if max_seconds is None:
-        return
-    number = isinstance(max_seconds, (int, float, np.number)) and not isinstance(max_seconds, bool)
-    if not number or not max_seconds > 0:
-        raise ValueError(f"max_seconds={max_seconds!r}: expected a positive number of seconds, or None for any time.")
 
 
 def check_superchains(num_superchains: Int | None, num_chains: int, initial_positions: Any) -> None:

@@ -16,7 +16,7 @@ from shoal.compile_cache import settled
 from shoal.compiling import Compiled, compiled
 from shoal.ensemble import Ensemble
 from shoal.kernels.base import AnyKernel
-from shoal.mesh import CHAINS, Layout, Placement, Pool, isolated, over_tiles, through_tiles
+from shoal.mesh import CHAINS, Layout, Placement, Pool, inside, is_spec, isolated, over_tiles, specs_of, through_tiles
 from shoal.program import Program, Run
 from shoal.statistics.base import Statistic
 from shoal.sweep import learned, sweep_of_tile
@@ -246,13 +246,14 @@ def _join(tree: PyTree) -> PyTree:
     return jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), tree)
 
 
-def on_mesh(function: Callable[..., Any], mesh: Mesh, inside: Any, outside: Any) -> Callable[..., Any]:
-    """`function` of one tuple of arguments, run by every device on its own chains."""
+def on_mesh(function: Callable[..., Any], mesh: Mesh, where: Any, outside: Any) -> Callable[..., Any]:
+    """`function` of one tuple of arguments, run by every device on its own chains and rows of the data."""
 
     def spread(arguments: tuple[Any, ...]) -> Any:
         arrays, rest = eqx.partition(arguments, eqx.is_array)
-        local = lambda arrays: function(eqx.combine(arrays, rest))
-        return jax.shard_map(local, mesh=mesh, in_specs=(inside,), out_specs=outside, check_vma=False)(arrays)
+        local = lambda arrays: function(inside(eqx.combine(arrays, rest)))
+        specs = jax.tree.map(lambda spec, tree: specs_of(tree, spec), where, arrays, is_leaf=is_spec)
+        return jax.shard_map(local, mesh=mesh, in_specs=(specs,), out_specs=outside, check_vma=False)(arrays)
 
     return spread
 

@@ -12,6 +12,7 @@ import jax
 import numpy as np
 
 from shoal import compiling
+from shoal.arguments import check_count
 from shoal.compile_cache import kept_programs
 from shoal.compiling import warn_of_slow_sums
 from shoal.cores import warn_of_idle_cores
@@ -19,13 +20,14 @@ from shoal.drawing import sampled
 from shoal.durable.at_url import known_of, mirrored
 from shoal.durable.folder import Beginning, RunFolder, beginning_of
 from shoal.durable.identity import differences, identity, other_run
-from shoal.mesh import Placement
+from shoal.models.compiled import check_sum_over_rows
 from shoal.models.model import Model
 from shoal.objects import Objects, place_of
 from shoal.paths import by_path
+from shoal.placing import as_recorded, in_parts, placed, placement_of
 from shoal.progress import ChunkReport, progress
 from shoal.randomness import root_key
-from shoal.request import Call, check_count, checked_call
+from shoal.request import Call, checked_call
 from shoal.results.made import made
 from shoal.results.result import Result
 from shoal.results.so_far import SoFar, unwatched
@@ -57,6 +59,8 @@ def sample(  # noqa: PLR0913  (the front door: each is a choice that users make)
     keep: Sequence[str] | str | None = None,
     save_warmup: bool = False,
     tile: int | None = None,
+    mesh: Mapping[str, int] | None = None,
+    row_block: int | None = None,
     deterministic: bool = True,
     max_seconds: float | None = None,
     tensorboard: bool = False,
@@ -98,6 +102,11 @@ def sample(  # noqa: PLR0913  (the front door: each is a choice that users make)
             and the group `warmup_posterior`. Nothing is judged by them, and other draws stay the same.
         tile: chains that are evaluated at once; draws depend on it to the last bit. By default 32 on a CPU, and on an
             accelerator all its chains, up to 16,384.
+        mesh: into how many parts the chains and the rows of the data go, each on a local device: `{"chains": 4,
+            "data": 2}` needs eight. By default the chains go over all devices. Rows are split of a model with
+            `log_likelihood`; how many parts they are in changes draws in the last bits.
+        row_block: rows of the data that are evaluated at once, of a model with `log_likelihood`; draws depend on it
+            to the last bit where there are more. By default 8,192.
         deterministic: whether the same seed gives the same draws on a GPU, too. Without it models that index their
             parameters (`level[group]`) are several times as fast there with thousands of chains. Elsewhere it changes
             nothing.
@@ -127,6 +136,8 @@ def sample(  # noqa: PLR0913  (the front door: each is a choice that users make)
         precision=precision,
         num_superchains=num_superchains,
         tile=tile,
+        mesh=mesh,
+        row_block=row_block,
         deterministic=deterministic,
         max_seconds=max_seconds,
         thinning=thinning,
@@ -187,16 +198,17 @@ def carried_out(
                 length = has.asked * request.thinning or there.settings["num_samples"]
                 request = replace(request, num_samples=length, until=None)
                 call = replace(call, request=request)
-        tile = call.tile if call.tile is not None or there is None else there.settings["tile"]
-        placement = Placement.of(num_chains, tile)
+        placement = placement_of(num_chains, call.tile, call.mesh, {} if there is None else there.settings)
         warn_of_idle_cores(placement.num_padded // placement.layout.tile)
         began = time.perf_counter()
         target = model.target(request.dtype)
         warn_of_slow_sums(target, request.dtype, num_chains)
         root = root_key(call.seed)
-        sampling = SamplingPhase.of(request, model, target, placement)
+        sampling = SamplingPhase.of(request, model, placed(target, model, placement), placement)
         sampling.prepare(request, placement, root, expected_tuning(request, target.dim))
         starts = _starts(call, target, root, there)
+        if in_parts(placement, model):
+            check_sum_over_rows(model.compiled, model.data, starts.position[0])
         groups = call.num_superchains or default_superchains(num_chains)
         groups = int(groups) if call.initial_positions is None else int(starts.superchain.max()) + 1
         settings = recorded_settings(request, model, placement, groups, call.seed)
@@ -336,7 +348,7 @@ def resume(  # noqa: PLR0913  (the other front door)
         thinning=thinning,
         keep=settings.get("keep"),
         save_warmup=settings.get("save_warmup", False),
-        tile=settings["tile"],
+        **as_recorded(settings),
         deterministic=settings["deterministic"],
         max_seconds=max_seconds,
         tensorboard=tensorboard,

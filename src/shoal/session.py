@@ -22,6 +22,7 @@ from shoal.durable.identity import log_density_differs, other_run
 from shoal.mesh import Placement
 from shoal.models.model import Model
 from shoal.paths import by_path, like
+from shoal.placing import recorded
 from shoal.program import KeepDraws, Program, Run
 from shoal.progress import ChunkReport
 from shoal.request import Request
@@ -325,7 +326,7 @@ def recorded_settings(
         **({} if request.until is None else {"until": request.until.as_dict()}),
         "seed": seed,
         "precision": request.precision,
-        "tile": placement.layout.tile,
+        **recorded(placement, model),
         **({} if request.thinning == 1 else {"thinning": request.thinning}),
         **({} if request.keep is None else {"keep": list(request.keep)}),
         **({} if request.folded is None else {"keep": request.folded}),

@@ -11,10 +11,38 @@ from typing import Any
 
 import equinox as eqx
 import jax
+import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
 LogDensity = Callable[[Float[Array, " dim"], PyTree], Float[Array, ""]]
 Constrain = Callable[[Float[Array, " dim"], PyTree], dict[str, Array]]
+
+
+class Sharded(eqx.Module):
+    """Data whose rows are split over devices.
+
+    Attributes:
+        shards: leaves `[devices, rows of each, ...]`; on a device, inside a program of all, `[1, rows, ...]`.
+        rest: leaves `[left, ...]`, fewer rows than there are blocks, which every device has.
+        left: how many those are.
+        axis: of the mesh, over which the devices sum inside a program of all; None outside.
+    """
+
+    shards: PyTree
+    rest: PyTree
+    left: int = eqx.field(static=True)
+    axis: str | None = eqx.field(static=True, default=None)
+
+    def whole(self) -> PyTree:
+        """All rows, on every device."""
+        every = lambda leaf: leaf if self.axis is None else jax.lax.all_gather(leaf, self.axis, tiled=True)
+        join = lambda leaf, left: jnp.concatenate([every(leaf).reshape(-1, *leaf.shape[2:]), left])
+        return jax.tree.map(join, self.shards, self.rest)
+
+
+def is_sharded(node: Any) -> bool:
+    """Whether it is data that are split over devices."""
+    return isinstance(node, Sharded)
 
 
 class Target(eqx.Module):
@@ -23,7 +51,7 @@ class Target(eqx.Module):
     Attributes:
         log_density: `(position, data) -> scalar` for one point, the Jacobian of the constraints included.
         constrain: `(position, data) -> {name: value}` for one point, on the user's supports.
-        data: arrays that the log density reads.
+        data: arrays that the log density reads, all of them or `Sharded`.
         dim: the number of unconstrained coordinates.
     """
 

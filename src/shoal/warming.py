@@ -89,7 +89,7 @@ def _fixed_length(session: Session, draws: WarmupDraws | None) -> Warm:
     first = first_tuning(session.request, session.target.dim)
     adaptation = Fixed() if request.tuning is not None else sampler.adaptation()
     keep = keep_nothing if draws is None else KeepDraws(request.keep)
-    warm = Program(session.target, sampler.warmup_kernel(), adaptation, {"health": Health()}, keep)
+    warm = Program(session.sampling.program.target, sampler.warmup_kernel(), adaptation, {"health": Health()}, keep)
     capacity = ANY if draws is None else max(1, session.sampling.draws // warm.kernel.draws_per_sweep)
     kept = draws.kept if draws is not None else None if folder is None else folder.warmup()
     if kept is None:
@@ -152,7 +152,9 @@ def _staged(session: Session, draws: WarmupDraws | None) -> Warm:
 
     foresee = lambda tuning: session.sampling.prepare(request, placement, root, sampler.frozen(tuning))
     most = request.num_warmup
-    stages = Stages(session.target, placement, root, starts.position, most, tell, starts.chosen, foresee)
+    stages = Stages(
+        session.sampling.program.target, placement, root, starts.position, most, tell, starts.chosen, foresee
+    )
     stages.clock = session.stop.clock
     visited = Visited()
 

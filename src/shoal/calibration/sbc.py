@@ -6,6 +6,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from shoal.arguments import check_count, check_seed
 from shoal.calibration.figure import num_points_of
 from shoal.calibration.outcome import Calibration
 from shoal.calibration.ranks import independent_draws, quantities, ranked, thinned
@@ -15,7 +16,6 @@ from shoal.many.data import read_many
 from shoal.many.sampling import asked, sample_many
 from shoal.models.model import Model
 from shoal.randomness import root_key
-from shoal.request import check_count, check_seed
 from shoal.samplers import Sampler
 
 # Sets the key of simulations apart from the keys of data sets, which count from 0.

@@ -5,6 +5,7 @@ import time
 
 import numpy as np
 
+from shoal.arguments import check_seconds, check_seed
 from shoal.checking import jumps, maps, rounding, slopes, speed, starting
 from shoal.checking.outcome import Check
 from shoal.checking.probe import BLOCK, Probe
@@ -12,7 +13,7 @@ from shoal.compile_cache import kept_programs
 from shoal.diagnostics.findings import Finding
 from shoal.models.causes import cause
 from shoal.models.model import Model
-from shoal.request import DTYPES, check_seconds, check_seed
+from shoal.request import DTYPES
 
 # Shares of the time for the parts that could go on; what is compiled before takes as long as it takes.
 GRADIENT, JUMPS, CLIMB, SPEED = 0.3, 0.1, 0.1, 0.5

@@ -56,6 +56,10 @@ PRECISIONS = ("float32", "float64")
 @click.option("--precision", type=click.Choice(PRECISIONS), default="float32", show_default=True, help="Of numbers.")
 @click.option("--tile", type=click.IntRange(min=1), help="Chains evaluated at once.  [default: by backend]")
 @click.option(
+    "--mesh", metavar="chains=N,data=M", help="Devices that chains and rows of data go over.  [default: chains]"
+)
+@click.option("--row-block", type=click.IntRange(min=1), help="Rows of data evaluated at once.  [default: 8192]")
+@click.option(
     "--deterministic/--not-deterministic",
     default=True,
     show_default=True,
@@ -95,6 +99,7 @@ def sample(target: str, **options: Any) -> int:
     # Cheap checks first: a mistake should not cost the seconds that JAX takes to import.
     targets.check(target)
     settings = read_settings(options["settings"])
+    options["mesh"] = read_mesh(options["mesh"])
     out = place_for(target, options["out"])
     use_cpu_devices(options["devices"])
     with usage():
@@ -159,6 +164,8 @@ def run(
         progress_bar=not (options["quiet"] or options["no_progress"]),
         precision=options["precision"],
         tile=options["tile"],
+        mesh=options["mesh"],
+        row_block=options["row_block"],
         thinning=options["thinning"],
         keep=kept(options["keep"]),
         save_warmup=options["save_warmup"],
@@ -207,6 +214,20 @@ def read_settings(pairs: Sequence[str]) -> dict[str, Any]:
         except (ValueError, SyntaxError):
             settings[field] = word
     return settings
+
+
+def read_mesh(text: str | None) -> dict[str, int] | None:
+    """`"chains=4,data=2"` as `{"chains": 4, "data": 2}`.
+
+    Raises:
+        click.UsageError: it is something else.
+    """
+    if text is None:
+        return None
+    parts = [part.partition("=") for part in text.split(",")]
+    if not all(equals and count.strip().isdecimal() for _, equals, count in parts):
+        raise click.UsageError(f"--mesh {text}: expected numbers of devices by name, such as --mesh chains=4,data=2.")
+    return {name.strip(): int(count) for name, _, count in parts}
 
 
 def recipe_named(name: str, settings: dict[str, Any]) -> "Sampler":

@@ -94,8 +94,9 @@ def log_density_differs(
 
 def _digest(array: Any) -> str:
     array = np.ascontiguousarray(array)
-    said = f"{array.dtype.str}{array.shape}".encode()
-    return hashlib.blake2b(said + array.tobytes(), digest_size=16).hexdigest()
+    digest = hashlib.blake2b(f"{array.dtype.str}{array.shape}".encode(), digest_size=16)
+    digest.update(array.reshape(-1).view(np.uint8).data)
+    return digest.hexdigest()
 
 
 def _digest_of_many(value: Any) -> Any:

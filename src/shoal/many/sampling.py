@@ -7,6 +7,7 @@ import jax
 import numpy as np
 
 from shoal import compiling
+from shoal.arguments import check_count, check_seed
 from shoal.compile_cache import kept_programs
 from shoal.many.blocks import Blocks
 from shoal.many.data import read_many
@@ -14,7 +15,7 @@ from shoal.many.results import ManyResults
 from shoal.many.work import Work
 from shoal.models.model import Model
 from shoal.progress import progress
-from shoal.request import Request, check_count, check_seed, check_superchains, checked, keeping
+from shoal.request import Request, check_superchains, checked, keeping
 from shoal.samplers import SAMPLERS, Sampler
 from shoal.samplers.staged import Staged
 from shoal.starts import default_superchains

@@ -110,3 +110,12 @@ def _check_lengths(shapes: Mapping[str, tuple[int, ...]], named: dict[str, tuple
                     f"{axis!r}, but an axis has one length. Choose different names."
                 )
     return {axis: length for axis, (length, _) in lengths.items()}
+
+
+def axes_of(
+    shapes: Mapping[str, Any], named: dict[str, tuple[str, ...]], labels: dict[str, Any]
+) -> tuple[dict[str, tuple[str, ...]], dict[str, Any]]:
+    """Names of axes of some quantities, and the labels along these."""
+    dims = {name: axes for name, axes in named.items() if name in shapes}
+    used = {axis for axes in dims.values() for axis in axes}
+    return dims, {axis: ticks for axis, ticks in labels.items() if axis in used}

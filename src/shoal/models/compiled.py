@@ -1,16 +1,23 @@
 """What sampling needs of a model, without its data, and evaluating it at many points on the host."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import equinox as eqx
 import jax
 import numpy as np
 
+from shoal.models import datasets
+from shoal.models.formula import LogDensity, Parts
 from shoal.models.layout import Layout
+from shoal.models.precision import current
 from shoal.models.predictive import Predictive
+from shoal.models.rows import number_of_rows
 from shoal.target import Target
+
+# So many rows say whether a log likelihood is a sum over rows: by this share, and a constant as large.
+SOME_ROWS, SAME_SUM = 1000, 1e-5
 
 
 @dataclass(frozen=True)
@@ -30,6 +37,8 @@ class Compiled:
         maps: `(position[dim], data) -> {name: (constraint, map)}` of each parameter: NumPyro's constraint, and
             `map(free) -> (value, log|J|)` onto it; None where they are not known.
         predictive: how data are drawn given parameters; None where the model does not say.
+        row_block: the most rows of the data that are evaluated at once; None where the log density is not known as a
+            sum over rows.
     """
 
     layout: Layout
@@ -42,6 +51,64 @@ class Compiled:
     parts: Callable[..., dict[str, Any]] | None = None
     maps: Callable[..., dict[str, tuple[Any, Callable[..., Any]]]] | None = None
     predictive: Predictive | None = None
+    row_block: int | None = None
+
+
+def with_row_block(compiled: Compiled, block: int) -> Compiled:
+    """The same functions, of which the log density evaluates at most so many rows at once.
+
+    Args:
+        compiled: of a model whose log density is a sum over rows.
+        block: rows.
+
+    Raises:
+        ValueError: it is not known as a sum over rows.
+    """
+    if compiled.row_block is None:
+        raise ValueError(
+            f"row_block={block} cuts a sum over rows into blocks, but the log density of this model is not known as "
+            "one. Give shoal.Model the two parts log_prior(params) and log_likelihood(params, rows), with data= whose "
+            "leaves share their leading axis."
+        )
+    assert isinstance(compiled.log_density, LogDensity)
+    formula = compiled.log_density.formula.with_row_block(block)
+    return replace(compiled, log_density=LogDensity(formula), parts=Parts(formula), row_block=block)
+
+
+def check_sum_over_rows(compiled: Compiled, data: Any, position: np.ndarray) -> None:
+    """Refuse a log likelihood that is not the sum of those of its rows, before it is evaluated in parts.
+
+    Args:
+        compiled: of a model with `log_likelihood`.
+        data: as from `shoal.models.datasets.read`.
+        position: `[dim]`, where it is finite.
+
+    Raises:
+        ValueError: that of some rows is not the sum of those of its halves.
+    """
+    half = max(1, min(SOME_ROWS, number_of_rows(data)) // 2)
+    terms = with_row_block(compiled, 2 * half).parts
+    assert terms is not None
+    pieces = [slice(half), slice(half, 2 * half), slice(2 * half)]
+    seen = jax.tree.map(lambda leaf: leaf[pieces[2]], data)
+
+    def of_pieces() -> Any:
+        @jax.jit
+        def each(point: Any, rows: Any) -> list[Any]:
+            of = lambda piece: terms(point, jax.tree.map(lambda leaf: leaf[piece], rows))["log_likelihood"]
+            return [of(piece) for piece in pieces]
+
+        return each(position.astype(current()), datasets.cast(seen, current()))
+
+    first, second, both = (float(value) for value in in_precision(np.dtype(np.float64), of_pieces))
+    if not abs(both - first - second) <= SAME_SUM * (abs(first) + abs(second)) + SAME_SUM:
+        raise ValueError(
+            f"log_likelihood(params, rows) is {both:.7g} at the first {2 * half} rows, but {first:.7g} and "
+            f"{second:.7g} at the halves of them, which make {first + second:.7g}. It must be the sum over the rows "
+            "that it is given, since it is evaluated on some of them at a time: what does not depend on the rows "
+            "belongs into log_prior, and a mean over rows is to be a sum. Or give one log_density(params, data) "
+            "instead."
+        )
 
 
 def in_precision(dtype: np.dtype, compute: Callable[[], Any]) -> Any:

@@ -8,6 +8,10 @@ import jax.numpy as jnp
 import numpy as np
 
 INT32 = np.iinfo(np.int32)
+# Of what XLA reads in place, in bytes.
+ALIGNMENT = 64
+# Entries that are looked at together.
+PART = 2**22
 
 
 def read(data: Any) -> Any:
@@ -19,7 +23,8 @@ def read(data: Any) -> Any:
         data: a pytree of arrays, or None.
 
     Returns:
-        The same structure over numpy arrays (bfloat16 becomes float32).
+        The same structure over numpy arrays (bfloat16 becomes float32) that nobody can change: copies of what the
+        caller can write to.
 
     Raises:
         ValueError: a leaf is a random key, text, an object, complex, or holds an integer beyond 32 bits.
@@ -61,7 +66,7 @@ def check_finite(data: Any) -> None:
         ValueError: names the leaf and the first index.
     """
     for name, leaf in named_leaves(data):
-        if leaf.dtype.kind == "f" and not np.all(np.isfinite(leaf)):
+        if leaf.dtype.kind == "f" and not _all_finite(leaf):
             bad = ~np.isfinite(leaf)
             index = tuple(int(i) for i in np.argwhere(bad)[0])
             where = f"{name}[{', '.join(map(str, index))}]" if index else name
@@ -71,6 +76,12 @@ def check_finite(data: Any) -> None:
                 "these entries before the model sees them, or give them a finite filler and a mask as "
                 "another leaf."
             )
+
+
+def _all_finite(leaf: np.ndarray) -> bool:
+    """Whether every entry is finite, looked at in parts: truth values of all would be a quarter of the data again."""
+    flat = leaf.reshape(-1)
+    return all(np.isfinite(flat[first : first + PART]).all() for first in range(0, flat.size, PART))
 
 
 def check_rows(data: Any) -> int:
@@ -102,6 +113,16 @@ def check_rows(data: Any) -> int:
             "belong into log_density(params, data), which takes any shapes."
         )
     return lengths.pop()
+
+
+def first_rows(seen: Any, count: int) -> Any:
+    """The shapes of so many rows.
+
+    Args:
+        seen: as from `structs`, of data whose leaves share their leading axis.
+        count: of rows.
+    """
+    return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((count, *leaf.shape[1:]), leaf.dtype), seen)
 
 
 def conform(old: Any, new: Any, giver: str = "with_data") -> Any:
@@ -168,8 +189,8 @@ def cast(data: Any, dtype: Any) -> Any:
 
     def cast_leaf(path: tuple[Any, ...], leaf: np.ndarray) -> jax.Array:
         with np.errstate(over="ignore"):
-            values = leaf.astype(_leaf_dtype(leaf, dtype))
-        if leaf.dtype.kind == "f" and np.any(np.isinf(values)) and np.all(np.isfinite(leaf)):
+            values = leaf.astype(_leaf_dtype(leaf, dtype), copy=False)
+        if values.dtype != leaf.dtype and leaf.dtype.kind == "f" and np.any(np.isinf(values)) and _all_finite(leaf):
             raise ValueError(
                 f"{leaf_name(path)} holds {np.max(np.abs(leaf)):.3g}, but float32 ends at 3.4e38. Rescale "
                 "this "
@@ -177,7 +198,8 @@ def cast(data: Any, dtype: Any) -> Any:
             )
         # Also while something is traced: the arrays are kept for later calls.
         with jax.ensure_compile_time_eval():
-            return jnp.asarray(values)
+            # A device of the CPU reads them where they are.
+            return jax.device_put(_owned(values))
 
     return jax.tree_util.tree_map_with_path(cast_leaf, data)
 
@@ -213,4 +235,19 @@ def _read_leaf(path: tuple[Any, ...], leaf: Hashable) -> np.ndarray:
             f"{name} holds integers from {values.min()} to {values.max()}, but integers beyond 32 bits would "
             "wrap around on a device. Subtract an offset, or give this leaf as floating-point numbers."
         )
-    return values
+    return _owned(values)
+
+
+def _owned(values: np.ndarray) -> np.ndarray:
+    """An array that nobody can change, where a device of the CPU can read it.
+
+    One that is so already is taken as it is, a file that is mapped into memory too.
+    """
+    if not values.flags.writeable and values.flags.c_contiguous and values.ctypes.data % ALIGNMENT == 0:
+        return values
+    room = np.empty(values.nbytes + ALIGNMENT, np.uint8)
+    first = -room.ctypes.data % ALIGNMENT
+    own = room[first : first + values.nbytes].view(values.dtype).reshape(values.shape)
+    own[...] = values
+    own.flags.writeable = False
+    return own

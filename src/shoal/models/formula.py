@@ -6,7 +6,7 @@ from the same functions and equal parameters are equal, and so are the targets m
 
 import inspect
 from collections.abc import Callable, Hashable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -18,6 +18,8 @@ from shoal.models.causes import cause
 from shoal.models.layout import Layout, Slot
 from shoal.models.parameters import Parameter
 from shoal.models.precision import shape_of
+from shoal.models.rows import RowSum
+from shoal.target import Sharded
 
 # What the supports add to the log density, among its parts.
 LOG_DET = "log|J|"
@@ -76,6 +78,11 @@ class Formula:
         made = [term(dict(values), data) if takes_data else term(dict(values)) for term, takes_data in calls]
         return log_det, [jnp.asarray(part, position.dtype) for part in made]
 
+    def with_row_block(self, block: int) -> "Formula":
+        """The same with at most so many rows at once where a term is a sum over rows."""
+        terms = tuple(replace(term, block=block) if isinstance(term, RowSum) else term for term in self.terms)
+        return replace(self, terms=terms)
+
     @property
     def labels(self) -> tuple[str, ...]:
         """The terms by the arguments of `Model` that they came by."""
@@ -120,7 +127,10 @@ class Constrain:
         values = {name: parameter.constrain(free[name]) for name, parameter in self.formula.parameters}
         if self.deterministic is None:
             return values
-        made = self.deterministic(dict(values), *(data,) * self.takes_data)
+        if self.takes_data:
+            made = self.deterministic(dict(values), data.whole() if isinstance(data, Sharded) else data)
+        else:
+            made = self.deterministic(dict(values))
         return values | {name: jnp.asarray(value) for name, value in made.items()}
 
 

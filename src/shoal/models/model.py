@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 
 from shoal.models import datasets
-from shoal.models.axes import check_axes, check_reserved
-from shoal.models.compiled import Compiled, constrained, in_precision, unconstrained
+from shoal.models.axes import axes_of, check_axes, check_reserved
+from shoal.models.compiled import Compiled, constrained, in_precision, unconstrained, with_row_block
 from shoal.models.contract import deterministic_takes_data, generated_takes_data, read_params, read_terms
 from shoal.models.formula import (
     Constrain,
@@ -25,6 +25,7 @@ from shoal.models.parameters import Parameter
 from shoal.models.precision import current
 from shoal.models.predictive import Generate, Predictive, SameName
 from shoal.models.quantities import key_struct, quantities_of
+from shoal.models.rows import ROW_BLOCK, RowSum, number_of_rows
 from shoal.models.values import check_support, read_values
 from shoal.target import Target
 
@@ -94,15 +95,16 @@ class Model:
         parameters = read_params(params)
         data = datasets.read(data)
         terms = read_terms(log_prior, log_likelihood, log_density, data is not None)
-        if log_likelihood is not None:
-            datasets.check_rows(data)
+        rows = None if log_likelihood is None else datasets.check_rows(data)
         datasets.check_finite(data)
         seen = structs(parameters, np.float32), datasets.structs(data, np.float32)
         for label, function, takes_data in terms:
             check_term(label, function, seen[: 1 + takes_data])
+            if rows is not None and takes_data and rows > ROW_BLOCK:
+                check_term(label, function, (seen[0], datasets.first_rows(seen[1], ROW_BLOCK)))
         formula = Formula(
             parameters,
-            tuple(hashable(function) for _, function, _ in terms),
+            tuple(_term(label, function) for label, function, _ in terms),
             tuple(takes_data for *_, takes_data in terms),
         )
         constrain, made = _deterministic(formula, deterministic, *seen)
@@ -115,6 +117,7 @@ class Model:
             parts=Parts(formula),
             maps=Maps(formula),
             predictive=_predictive(generated, *seen, [*formula.layout.names, *(name for name, _ in made)]),
+            row_block=None if rows is None else ROW_BLOCK,
         )
         main = log_density if log_density is not None else log_likelihood
         self._fill(compiled, data, dims, coords, name or getattr(main, "__name__", "model"))
@@ -152,8 +155,8 @@ class Model:
         shapes = {slot.name: slot.shape for slot in compiled.layout.slots} | dict(compiled.deterministic)
         generated = {} if compiled.predictive is None else dict(compiled.predictive.shapes)
         named, labels = check_axes(shapes, dims, coords, generated)
-        self.dims, self.coords = _of(shapes, named, labels)
-        self.generated_dims, self.generated_coords = _of(generated, named, labels)
+        self.dims, self.coords = axes_of(shapes, named, labels)
+        self.generated_dims, self.generated_coords = axes_of(generated, named, labels)
         self.name, self.data = name, data
         self._compiled, self._shapes = compiled, shapes
         self._targets: dict[np.dtype, Target] = {}
@@ -187,6 +190,11 @@ class Model:
     def generated_names(self) -> tuple[str, ...]:
         """What `shoal.posterior_predictive` draws given the parameters."""
         return () if self._compiled.predictive is None else self._compiled.predictive.names
+
+    @property
+    def number_of_rows(self) -> int | None:
+        """Rows of the data; None where the log density is not known as a sum over rows."""
+        return None if self._compiled.row_block is None else number_of_rows(self.data)
 
     @property
     def shapes(self) -> dict[str, tuple[int, ...]]:
@@ -311,8 +319,25 @@ class Model:
         data = datasets.conform(self.data, datasets.read(data))
         if not self._compiled.allow_nonfinite:
             datasets.check_finite(data)
+        return self._with(self._compiled, data)
+
+    def with_row_block(self, row_block: int) -> "Model":
+        """The same model with at most so many rows of its data evaluated at once.
+
+        Args:
+            row_block: rows; the fewer, the less memory. Draws depend on it to the last bit.
+
+        Returns:
+            A new model.
+
+        Raises:
+            ValueError: the log density is not known as a sum over rows.
+        """
+        return self._with(with_row_block(self._compiled, row_block), self.data)
+
+    def _with(self, compiled: Compiled, data: Any) -> "Model":
         dims, coords = self.dims | self.generated_dims, self.coords | self.generated_coords
-        return Model.from_parts(self._compiled, data, dims=dims, coords=coords, name=self.name)
+        return Model.from_parts(compiled, data, dims=dims, coords=coords, name=self.name)
 
     def check(self, *, seed: int = 0, precision: str = "float32", max_seconds: float | None = 10.0) -> "Check":
         """Look at the model before a run: see `shoal.check`.
@@ -345,6 +370,11 @@ class Model:
         return f"<shoal.Model {self.name}: {self.dim} dimensions: {described}{'; ' + leaves if leaves else ''}>"
 
 
+def _term(label: str, function: Callable[..., Any]) -> Callable[..., Any]:
+    """A function of the user's as a term of the log density."""
+    return RowSum(hashable(function)) if label == "log_likelihood" else hashable(function)
+
+
 def _deterministic(
     formula: Formula, function: Callable[..., Any] | None, params: Any, data: Any
 ) -> tuple[Constrain, tuple[tuple[str, tuple[int, ...]], ...]]:
@@ -366,12 +396,3 @@ def _predictive(function: Callable[..., Any] | None, params: Any, data: Any, tak
     made = quantities_of("generated", function, arguments, taken)
     check_reserved(name for name, _ in made)
     return Predictive(made, Generate(hashable(function), takes_data), SameName(made))
-
-
-def _of(
-    shapes: Mapping[str, Any], named: dict[str, tuple[str, ...]], labels: dict[str, Any]
-) -> tuple[dict[str, tuple[str, ...]], dict[str, Any]]:
-    """Names of axes of some quantities, and the labels along these."""
-    dims = {name: axes for name, axes in named.items() if name in shapes}
-    used = {axis for axes in dims.values() for axis in axes}
-    return dims, {axis: ticks for axis, ticks in labels.items() if axis in used}

@@ -5,13 +5,14 @@ from typing import TYPE_CHECKING
 import jax
 import numpy as np
 
+from shoal.arguments import check_count, check_seed
 from shoal.models import datasets
 from shoal.models.axes import check_reserved
 from shoal.models.model import Model
 from shoal.models.predictive import Predictive
 from shoal.predicting.batches import POSTERIOR, Points, drawn
 from shoal.predicting.groups import generated, observed
-from shoal.request import DTYPES, check_count, check_model, check_seed
+from shoal.request import DTYPES, check_model
 from shoal.results.datatree import check_draws, coordinates, groups
 from shoal.results.result import Result
 

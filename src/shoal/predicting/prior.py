@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from shoal.arguments import check_count, check_seed
 from shoal.extras import require
 from shoal.models import datasets
 from shoal.models.axes import check_reserved
@@ -13,7 +14,7 @@ from shoal.models.model import Model
 from shoal.models.precision import current
 from shoal.predicting.batches import PRIOR, Points, drawn
 from shoal.predicting.groups import generated, observed, quantities
-from shoal.request import check_count, check_model, check_seed
+from shoal.request import check_model
 
 if TYPE_CHECKING:
     import xarray

@@ -98,7 +98,7 @@ class Stages:
         """Begin at the starts.
 
         Args:
-            target: what is sampled.
+            target: what is sampled, with its data where the placement has them.
             placement: how chains are tiled and spread.
             root: the key of the run.
             position: the starts.
@@ -108,6 +108,7 @@ class Stages:
             foresee: told the tuning that sampling may turn out to have, as soon as something is known of it.
         """
         self.target, self.placement, self.root, self.tell = target, placement, root, tell
+        self._targets = {placement.layout.devices: target}
         self.position, self.most, self._chosen, self._foresee = position, most, chosen, foresee
         self.run: Run | None = None
         self._all = placement
@@ -137,6 +138,13 @@ class Stages:
     @property
     def num_chains(self) -> int:
         return self.placement.num_chains
+
+    def _target_at(self, placement: Placement) -> Target:
+        """What is sampled, with its data on the devices where chains are."""
+        devices = placement.layout.devices
+        if devices not in self._targets:
+            self._targets[devices] = placement.place(self.target, split=False)
+        return self._targets[devices]
 
     def scout(self, num_scouts: int) -> None:
         """Go on with as many chains only, the same number from every start, and at least one from each.
@@ -245,11 +253,11 @@ class Stages:
 
     def prepare(self, kernel: AnyKernel, adaptation: Adaptation, tuning: Any) -> None:
         """Begin to compile stages of a kernel that remembers nothing, for the chains that move now and for all."""
-        program = Program(self.target, kernel, adaptation, {}, keep_trail, brief=True)
         shared = self.placement.layout == self._all.layout
         with self._compiling(("prepare", kernel)):
             for placement in (self.placement,) if shared else (self.placement, self._all):
-                position = np.resize(self.position, (placement.num_chains, self.target.dim))
+                program = Program(self._target_at(placement), kernel, adaptation, {}, keep_trail, brief=True)
+                position = np.resize(self.position, (placement.num_chains, program.target.dim))
                 prepare_phase(program, placement, self.root, position, tuning, CAPACITY)
 
     def foresee(self, tuning: Any) -> None:
@@ -279,7 +287,7 @@ class Stages:
         Returns:
             What they left, and the tuning that the adaptation has settled on.
         """
-        program = Program(self.target, kernel, adaptation, {}, keep_trail, brief=brief)
+        program = Program(self._target_at(self.placement), kernel, adaptation, {}, keep_trail, brief=brief)
         asked = {"kernel": type(kernel).__name__, "draws": draws, "chains": self.num_chains}
         self._number += 1
         if (played := self.ledger.recall(self._number, asked)) is not None:
@@ -348,7 +356,7 @@ class Stages:
     def _started(self, kernel: AnyKernel, position: np.ndarray, made: int, tuning: Any) -> Run:
         with self._compiling(("start", kernel, self.placement.layout)):
             fresh = jax.block_until_ready(
-                start(Program(self.target, kernel), self.placement, self.root, position, tuning)
+                start(Program(self._target_at(self.placement), kernel), self.placement, self.root, position, tuning)
             )
         self.gradients += self.num_chains
         step = self.placement.place(np.asarray(made, fresh.step.dtype), split=False)
