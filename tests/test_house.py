@@ -56,8 +56,8 @@ LAYERS = [
     ["calibration"],
     ["checking"],
     ["doctor"],
-    ["bench"],
     ["report"],
+    ["bench"],
     ["cli", "__main__"],
 ]
 RANK = {room: rank for rank, rooms in enumerate(LAYERS) for room in rooms}

@@ -17,6 +17,7 @@ from shoal.bench.draws import STEPS, whole_draws
 from shoal.bench.record import record
 from shoal.bench.turns import Work, in_turns, silent
 from shoal.checking.speed import Rate, recommended
+from shoal.compile_cache import kept_programs
 from shoal.mesh import Placement
 from shoal.models.model import Model
 from shoal.randomness import root_key
@@ -89,8 +90,8 @@ def measure(
     works |= {Cell(f"{TILE}{tile}", large): work(Placement.of(large, tile)) for tile in tiles}
     if len(devices) > 1:
         works[Cell(ONE_DEVICE, large)] = work(Placement.of(large, devices=devices[:1]))
-    rates = in_turns(works, repeats, seconds, tell)
-    asked = operations(target, usual)
+    with kept_programs():
+        rates, asked = in_turns(works, repeats, seconds, tell), operations(target, usual)
     settings = {
         "target": model.name,
         "dim": model.dim,

@@ -6,12 +6,13 @@ from pathlib import Path
 from typing import Any
 
 from shoal.bench.machine import about
+from shoal.results.json_text import jsonable
 
 
 def record(
     benchmark: str, seed: int, settings: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], **found: Any
 ) -> dict[str, Any]:
-    """A measurement, of types that JSON has.
+    """A measurement, of types that JSON has; what is not known is None.
 
     Args:
         benchmark: its name.
@@ -20,7 +21,7 @@ def record(
         rows: each with `what` was measured, the number of `chains` or None, a `rate` and its `unit`; and more.
         **found: what follows from them.
     """
-    return {"benchmark": benchmark, **about(seed), "settings": dict(settings), "rows": list(rows), **found}
+    return jsonable({"benchmark": benchmark, **about(seed), "settings": settings, "rows": list(rows), **found})
 
 
 def place(out: str) -> Path:
