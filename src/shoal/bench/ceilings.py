@@ -56,7 +56,7 @@ def ceilings(devices: Sequence[Any]) -> dict[str, Work]:
 def matrix_product(devices: Sequence[Any], side: int) -> Work:
     """Products of square matrices in float32, counted in operations: 2 · side³ each."""
     # Orthogonal, so that numbers stay as large as they are, and dense: zeros would cost a device less power.
-    turn = scipy.linalg.hadamard(side, np.float32) / np.float32(np.sqrt(side))
+    turn = scipy.linalg.hadamard(side).astype(np.float32) / np.float32(np.sqrt(side))
     start = np.random.default_rng(0).normal(size=(side, side)).astype(np.float32)
 
     def body(both: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:

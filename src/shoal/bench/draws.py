@@ -1,12 +1,15 @@
 """Whole draws of Shoal's own sampling program, counted in gradients: what a run does once it is tuned."""
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, PyTree
 
 from shoal.bench.turns import Work
 from shoal.kernels import HMC
+from shoal.kernels.base import AnyKernel
 from shoal.mesh import Placement
 from shoal.program import Program, keep_draws
 from shoal.randomness import root_key
@@ -20,8 +23,27 @@ STEPS, STEP_SIZE = 20, 1e-3
 KEPT_BYTES, MOST_DRAWS = 2**26, 500
 
 
+def sampling(
+    target: Target,
+    kernel: AnyKernel,
+    tuning: PyTree,
+    position: Float[np.ndarray, "chains dim"],
+    placement: Placement,
+    capacity: int,
+    seed: int = 0,
+) -> Callable[[int], PyTree]:
+    """Sampling from some positions, with momenta, acceptance, statistics and kept draws.
+
+    Returns:
+        A function from a number of sweeps, at most `capacity`, to what was kept in them: `shoal.run.advance`.
+    """
+    program = Program(target, kernel, statistics={"health": Health(), "moments": Moments()}, keep=keep_draws)
+    run = enter(program, begin(program, placement, root_key(seed), position, tuning), placement, 1)
+    return lambda sweeps: jax.block_until_ready(advance(program, run, sweeps_as_array(sweeps), placement, capacity)[1])
+
+
 def whole_draws(target: Target, position: Float[np.ndarray, "chains dim"], placement: Placement, seed: int = 0) -> Work:
-    """HMC with momenta, acceptance, statistics and kept draws: a function from a number of draws to their gradients.
+    """Draws of HMC: a function from how many to the gradients that they took.
 
     Args:
         target: what is sampled.
@@ -29,17 +51,14 @@ def whole_draws(target: Target, position: Float[np.ndarray, "chains dim"], place
         placement: of them.
         seed: of the draws.
     """
-    kernel = HMC()
-    metric = kernel.tuning(target.dim, position.dtype).metric
-    tuning = HMC.Tuning(jnp.asarray(STEP_SIZE, position.dtype), jnp.int32(STEPS), metric)
-    program = Program(target, kernel, statistics={"health": Health(), "moments": Moments()}, keep=keep_draws)
-    run = enter(program, begin(program, placement, root_key(seed), position, tuning), placement, 1)
+    kernel, dtype = HMC(), position.dtype
+    tuning = HMC.Tuning(jnp.asarray(STEP_SIZE, dtype), jnp.int32(STEPS), kernel.tuning(target.dim, dtype).metric)
     capacity = most_draws(target, placement)
+    draw = sampling(target, kernel, tuning, position, placement, capacity, seed)
 
     def work(draws: int) -> float:
         for done in range(0, draws, capacity):
-            chunk = sweeps_as_array(min(capacity, draws - done))
-            jax.block_until_ready(advance(program, run, chunk, placement, capacity))
+            draw(min(capacity, draws - done))
         return float(draws * STEPS * placement.num_chains)
 
     return work

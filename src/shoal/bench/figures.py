@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from shoal.bench.ceilings import MATRIX, MEMORY, TRANSCENDENTAL
+from shoal.bench.chapter import TABLE
 from shoal.bench.device import DRAWS
 from shoal.bench.words import of_machine, rounded
 
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 BLUE, INK, GREY = "#1f4e79", "#333333", "#8a8f98"
+SAMPLERS = {"HMC": BLUE, "NUTS": "#c0392b"}
 CEILINGS = {MATRIX: "-", TRANSCENDENTAL: "--", MEMORY: ":"}
 DOTS_PER_INCH, CAPTION = 160, 125
 
@@ -67,3 +69,30 @@ def _paper(chains: list[int]) -> "tuple[Figure, Axes]":
 
 def _caption(drawn: "Figure", words: str) -> None:
     drawn.supxlabel("\n".join(textwrap.wrap(words, CAPTION)), fontsize=7.5, color=INK, x=0.02, ha="left")
+
+
+def of_chapter(made: Mapping[str, Any], path: Path) -> None:
+    """Effective draws a second by the number of chains, by sampler and backend, and what was published; as PNG."""
+    chains = sorted({row["chains"] for row in made["rows"]})
+    drawn, axes = _paper(chains)
+    for backend, line in zip(dict.fromkeys(row["backend"] for row in made["rows"]), ("-", "--"), strict=False):
+        for what, colour in SAMPLERS.items():
+            rows = [row for row in made["rows"] if (row["what"], row["backend"]) == (what, backend)]
+            at = [row["chains"] for row in rows]
+            label = f"{what}, {backend}: worst of x and x²"
+            axes.plot(at, [row["rate"] for row in rows], color=colour, linestyle=line, marker="o", ms=4, label=label)
+            label = f"{what}, {backend}: mean of x"
+            means = [row["mean_rate"] for row in rows]
+            axes.plot(at, means, color=colour, linestyle=line, alpha=0.35, lw=1.0, label=label)
+    for row in made["published"]:
+        label = f"{row['what']}, P100: published"
+        axes.plot([TABLE], [row["ess_per_second"]], color=SAMPLERS[row["what"]], marker="*", ms=11, lw=0, label=label)
+    axes.set_ylabel("effective draws per second")
+    axes.legend(loc="upper left", frameon=False, fontsize=8)
+    settings = made["settings"]
+    _caption(
+        drawn,
+        f"{settings['target']}, {settings['dim']} dimensions, {settings['precision']}, on {of_machine(made)}. Sampling "
+        f"alone: {TABLE} chains were tuned before. {made['caveat']}",
+    )
+    drawn.savefig(path, dpi=DOTS_PER_INCH)

@@ -18,7 +18,7 @@ def about(seed: int) -> dict[str, Any]:
         seed: of the measurement.
 
     Returns:
-        `machine` (cpu, system, cores, load, memory_bytes, backend, devices; load is of the last minute), `versions`, `seed`, `commit` (None where the
+        `machine` (cpu, system, cores, memory_bytes, backend, devices), `versions`, `seed`, `commit` (None where the
         source is no checkout; with "-dirty" where files of it were changed) and `date` (UTC).
     """
     from shoal.doctor import examine

@@ -88,13 +88,12 @@ def device(target: str, out: str | None, as_json: bool, **options: Any) -> None:
     folder = ready(out)
     use_cpu_devices(options.pop("devices"))
     from shoal.bench import device as benchmark
+    from shoal.bench.figures import of_device
 
     model = targets.resolve(target)
     asked = {name: value for name, value in options.items() if value is not None}
     with telling() as tell, usage():
         made = benchmark.measure(model, tell=tell, **asked)
-    from shoal.bench.figures import of_device
-
     finish(made, folder, as_json, show_device, of_device)
 
 
@@ -211,6 +210,67 @@ def columns(*headings: str) -> "Table":
     for heading in headings:
         table.add_column(heading, justify="right")
     return table
+
+
+@bench.command(short_help="Table 1 and Figures 1 and 2 of the chapter, on this machine.")
+@click.option(
+    "--max-chains",
+    type=click.IntRange(min=1),
+    help="The most chains.  [default: 16,384; on a CPU 4,096]",
+)
+@seed
+@devices
+@out
+@as_json
+@debug
+def chapter(max_chains: int | None, seed: int, devices: int | None, out: str | None, as_json: bool) -> None:
+    """Measure effective draws a second of HMC and NUTS on breast_cancer by the number of chains, tuned before.
+
+    Beside them the published numbers of the chapter on MCMC on modern hardware. On every backend that there is.
+    """
+    folder = ready(out)
+    use_cpu_devices(devices)
+    from shoal.bench import chapter as benchmark
+    from shoal.bench.figures import of_chapter
+
+    model = targets.resolve("breast_cancer")
+    with telling() as tell:
+        made = benchmark.measure(model, max_chains=max_chains, seed=seed, tell=tell)
+    finish(made, folder, as_json, show_chapter, of_chapter)
+
+
+def show_chapter(out: "Console", made: Mapping[str, Any]) -> None:
+    """Table 1 with the published rows, then all numbers of chains."""
+    from shoal.bench.chapter import TABLE
+    from shoal.bench.words import of_machine, rounded
+    from shoal.cli.terminal import print_pairs
+
+    table = columns("64 chains", "on", "seconds", "ESS/s, worst", "ESS/s, mean")
+    for row in made["rows"]:
+        if row["chains"] == TABLE:
+            numbers = f"{row['seconds']:.2f}", rounded(row["rate"]), rounded(row["mean_rate"])
+            table.add_row(row["what"], row["backend"], *numbers)
+    for row in made["published"]:
+        words = f"{row['seconds']:.1f}", f"published: {row['ess_per_second']:,.0f}", ""
+        table.add_row(row["what"], "P100", *words, style="dim")
+    out.print(table)
+    out.print()
+    table = columns("", "on", "chains", "draws", "seconds", "ESS/s, worst", "ESS/s, mean", "gradients/s")
+    for row in made["rows"]:
+        rates = (rounded(row[name]) for name in ("rate", "mean_rate", "gradients_per_second"))
+        counts = f"{row['chains']:,}", f"{row['draws']:,}", f"{row['seconds']:.2f}"
+        table.add_row(row["what"], row["backend"], *counts, *rates)
+    out.print(table)
+    out.print()
+    print_pairs(
+        out,
+        [
+            ("target", f"{made['settings']['target']}, {made['settings']['dim']} dimensions, float32"),
+            ("machine", of_machine(made)),
+            ("ESS", "worst: the smallest over x and x² of all parameters; mean: over x of all parameters"),
+            ("note", made["caveat"]),
+        ],
+    )
 
 
 @bench.command(short_help="Compare two files of one kind.")
