@@ -358,7 +358,7 @@ def test_compare_prints_ratios_and_differences(command, tmp_path, words):
     files = written(tmp_path, "a.json", measured()), written(tmp_path, "b.json", after)
     code, out, _ = command("bench", *words, *files)
     assert code == 0
-    assert "draws 64 1,000,000 3,000,000 3.00 gradients/s" in " ".join(out.split())
+    assert "draws gradients/s 64 1,000,000 3,000,000 3.00" in " ".join(out.split())
     assert "seed 0 1" in " ".join(out.split())
     _, out, _ = command("bench", *words, files[0], files[0])
     assert "are the same" in " ".join(out.split())

@@ -88,7 +88,7 @@ def of_chapter(made: Mapping[str, Any], path: Path) -> None:
         label = f"{row['what']}, P100: published"
         axes.plot([TABLE], [row["ess_per_second"]], color=SAMPLERS[row["what"]], marker="*", ms=11, lw=0, label=label)
     axes.set_ylabel("effective draws per second")
-    axes.legend(loc="upper left", frameon=False, fontsize=8)
+    drawn.legend(loc="outside upper left", ncols=2, frameon=False, fontsize=8)
     settings = made["settings"]
     _caption(
         drawn,

@@ -167,7 +167,8 @@ def facts_of_device(made: Mapping[str, Any]) -> list[tuple[str, str]]:
     settings, asked = made["settings"], made["operations"]
     rows = {row["what"]: row for row in made["rows"] if row["what"] != DRAWS}
     tiles = {name.removeprefix(TILE): row for name, row in rows.items() if name.startswith(TILE)}
-    by_tile = ", ".join(f"{tile}: {rounded(row['rate'])}" for tile, row in tiles.items())
+    # A space at which no line is broken.
+    by_tile = ", ".join(f"{tile}:\u00a0{rounded(row['rate'])}" for tile, row in tiles.items())
     at = f"with {next(iter(tiles.values()))['chains']:,} chains"
     missed = "" if asked["complete"] else "; loops and calls of libraries are not counted: the shares are larger"
     best = made["recommended_chains"]
@@ -202,13 +203,13 @@ def _usual(best: int, usual: int) -> str:
     return ", the default" if best == usual else f" instead of {usual}, the default: tile= or --tile; other draws"
 
 
-def columns(*headings: str) -> "Table":
-    """A table of numbers under these headings, the first of which may hold words."""
+def columns(*headings: str, words: int = 0) -> "Table":
+    """A table with these headings: as many columns of words, then numbers."""
     from rich.table import Table
 
-    table = Table(box=None, padding=(0, 0, 0, 3), header_style="dim", pad_edge=False)
-    for heading in headings:
-        table.add_column(heading, justify="right")
+    table = Table(box=None, padding=(0, 3, 0, 0), header_style="dim", pad_edge=False)
+    for place, heading in enumerate(headings):
+        table.add_column(heading, justify="left" if place < words else "right", overflow="fold")
     return table
 
 
@@ -245,7 +246,7 @@ def show_chapter(out: "Console", made: Mapping[str, Any]) -> None:
     from shoal.bench.words import of_machine, rounded
     from shoal.cli.terminal import print_pairs
 
-    table = columns("64 chains", "on", "seconds", "ESS/s, worst", "ESS/s, mean")
+    table = columns("64 chains", "on", "seconds", "ESS/s, worst", "ESS/s, mean", words=2)
     for row in made["rows"]:
         if row["chains"] == TABLE:
             numbers = f"{row['seconds']:.2f}", rounded(row["rate"]), rounded(row["mean_rate"])
@@ -255,7 +256,7 @@ def show_chapter(out: "Console", made: Mapping[str, Any]) -> None:
         table.add_row(row["what"], "P100", *words, style="dim")
     out.print(table)
     out.print()
-    table = columns("", "on", "chains", "draws", "seconds", "ESS/s, worst", "ESS/s, mean", "gradients/s")
+    table = columns("", "on", "chains", "draws", "seconds", "ESS/s, worst", "ESS/s, mean", "gradients/s", words=2)
     for row in made["rows"]:
         rates = (rounded(row[name]) for name in ("rate", "mean_rate", "gradients_per_second"))
         counts = f"{row['chains']:,}", f"{row['draws']:,}", f"{row['seconds']:.2f}"
@@ -292,20 +293,17 @@ def show_comparison(before: str, after: str) -> None:
     with usage():
         one, other = read(before), read(after)
         shared = matches(one, other)
-    out, table = console(), columns("", "chains", "A", "B", "B/A", "unit")
-    table.columns[0].justify = table.columns[-1].justify = "left"
+    out, table = console(), columns("", "unit", "chains", "A", "B", "B/A", words=2)
     for match in shared:
         chains = "" if match.chains is None else f"{match.chains:,}"
-        table.add_row(match.what, chains, rounded(match.before), rounded(match.after), f"{match.ratio:.2f}", match.unit)
+        table.add_row(match.what, match.unit, chains, rounded(match.before), rounded(match.after), f"{match.ratio:.2f}")
     out.print(table)
     differ = differences(one, other)
     out.print()
     if not differ:
         out.print("Machine, versions, settings, seed and commit are the same.")
         return
-    others = columns("differs", "A", "B")
-    for column in others.columns:
-        column.justify, column.overflow = "left", "fold"
+    others = columns("differs", "A", "B", words=3)
     for difference in differ:
         others.add_row(*difference)
     out.print(others)
