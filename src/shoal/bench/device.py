@@ -32,6 +32,8 @@ TILES_ON_ACCELERATORS = (1024, 4096, 16_384)
 # A tile that is not so much faster than the default is not worth other draws.
 WORTH = 1.05
 DRAWS, ONE_DEVICE, TILE = "draws", "one device", "tile "
+# Below such a share a ceiling is not what holds draws up.
+NEAR, OVERHEAD = 0.2, "overhead"
 UNITS = {MATRIX: "operations/s", MEMORY: "bytes/s", TRANSCENDENTAL: "functions/s"}
 
 
@@ -136,15 +138,15 @@ def found(
     }
 
 
-def bound(shares: Mapping[str, float]) -> str | None:
-    """The ceiling that draws are nearest to; None where none is known.
+def bound(shares: Mapping[str, float]) -> str:
+    """The ceiling that draws are nearest to, or what there is around the gradient where they are near none.
 
     On a CPU memory is none: what a tile reads and writes stays in the cache, which is what tiles are for.
     """
-    known = {name: share for name, share in shares.items() if math.isfinite(share)}
+    near = {name: share for name, share in shares.items() if share >= NEAR}
     if jax.default_backend() == "cpu":
-        known.pop(MEMORY, None)
-    return max(known, key=lambda name: known[name]) if known else None
+        near.pop(MEMORY, None)
+    return max(near, key=lambda name: near[name]) if near else OVERHEAD
 
 
 def knee(rates: Sequence[Rate]) -> int:

@@ -161,8 +161,9 @@ def show_device(out: "Console", made: Mapping[str, Any]) -> None:
 def facts_of_device(made: Mapping[str, Any]) -> list[tuple[str, str]]:
     """What was measured beside the table, and what follows, by a word."""
     from shoal.bench.ceilings import MATRIX, MEMORY, TRANSCENDENTAL
-    from shoal.bench.device import DRAWS, ONE_DEVICE, TILE
+    from shoal.bench.device import DRAWS, ONE_DEVICE, OVERHEAD, TILE
     from shoal.bench.words import of_machine, rounded
+    from shoal.diagnostics.findings import count
 
     settings, asked = made["settings"], made["operations"]
     rows = {row["what"]: row for row in made["rows"] if row["what"] != DRAWS}
@@ -171,7 +172,10 @@ def facts_of_device(made: Mapping[str, Any]) -> list[tuple[str, str]]:
     by_tile = ", ".join(f"{tile}:\u00a0{rounded(row['rate'])}" for tile, row in tiles.items())
     at = f"with {next(iter(tiles.values()))['chains']:,} chains"
     missed = "" if asked["complete"] else "; loops and calls of libraries are not counted: the shares are larger"
-    best = made["recommended_chains"]
+    best, near = made["recommended_chains"], made["bound"] != OVERHEAD
+    nearest = (
+        "the ceiling that the fastest draws are nearest to" if near else "what is around a gradient: no ceiling is near"
+    )
     pairs = [
         ("target", f"{settings['target']}, {settings['dim']} dimensions, {settings['precision']}"),
         ("machine", of_machine(made)),
@@ -186,8 +190,8 @@ def facts_of_device(made: Mapping[str, Any]) -> list[tuple[str, str]]:
             f"{rounded(asked['flops'])} operations, {rounded(asked['transcendentals'])} transcendental functions, "
             f"{rounded(asked['bytes'] or 0)} bytes in and out, caches included{missed}",
         ),
-        ("bound", f"{made['bound'] or 'not known'}, the ceiling that the fastest draws are nearest to"),
-        ("knee", f"{made['knee']:,} chains make half of the best rate"),
+        ("bound", f"{made['bound']}, {nearest}"),
+        ("knee", f"half of the best rate is reached with {count(made['knee'], 'chain')}"),
         ("chains", f"{best:,}: more of them add little" if best else "the more the better, as far as was measured"),
         ("tiles", f"{by_tile} ({at})"),
         ("tile", f"{made['recommended_tile']}{_usual(made['recommended_tile'], settings['tile'])}"),
