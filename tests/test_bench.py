@@ -21,7 +21,7 @@ from shoal.bench.words import of_machine, rounded, share
 from shoal.checking.speed import Rate
 from shoal.cli import main
 
-SMALL = Sizes(side=16, beyond_caches=64, in_cache=32, pairs=1)
+SMALL = Sizes(side=16, beyond_caches=64, numbers=32, pairs=1)
 MODEL = """
 import shoal
 
@@ -155,6 +155,14 @@ def test_works_are_timed_in_turns():
     assert calls[-6:] == ["a", "b"] * 3
     assert {name: made.shape for name, made in rates.items()} == {"a": (3,), "b": (3,)}
     assert (rates["a"] > 0).all()
+
+
+def test_too_little_memory_is_told_of():
+    def work(times):
+        raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: out of memory")
+
+    with pytest.raises(ValueError, match="not enough for 'draws, 64 chains': ask for fewer"):
+        in_turns({Cell("draws", 64): work}, repeats=1, seconds=0.1)
 
 
 # What follows

@@ -24,19 +24,20 @@ class Sizes(NamedTuple):
     Attributes:
         side: of the square matrices, a power of two.
         beyond_caches: numbers that no cache holds.
-        in_cache: numbers that one does.
-        pairs: of exp and log of a number between reading and writing it; with 1 there is a pass for each. The vector
-            units of a CPU wait where the second needs the first; the caches of a GPU are slower than its functions.
+        numbers: that functions are evaluated at.
+        pairs: of exp and log of a number between reading and writing it; with 1 there is a pass for each.
     """
 
     side: int
     beyond_caches: int
-    in_cache: int
+    numbers: int
     pairs: int
 
 
+# The vector units of a CPU wait where a function needs another's result, and its caches do not: few numbers, a function
+# at a time. A GPU has other numbers meanwhile, but its memory would hold it up: many functions of each number.
 SIZES = {"cpu": Sizes(512, 2**25, 2**12, 1)}
-SIZES_ON_ACCELERATORS = Sizes(4096, 2**28, 2**22, 8)
+SIZES_ON_ACCELERATORS = Sizes(4096, 2**28, 2**26, 16)
 
 
 def ceilings(devices: Sequence[Any]) -> dict[str, Work]:
@@ -49,7 +50,7 @@ def ceilings(devices: Sequence[Any]) -> dict[str, Work]:
     return {
         MATRIX: matrix_product(devices, sizes.side),
         MEMORY: memory(devices, sizes.beyond_caches),
-        TRANSCENDENTAL: transcendental(devices, sizes.in_cache, sizes.pairs),
+        TRANSCENDENTAL: transcendental(devices, sizes.numbers, sizes.pairs),
     }
 
 

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Hashable, Mapping
 
+import jax
 import numpy as np
 
 # So many times something is done; how much of what it is counted in that was.
@@ -26,11 +27,21 @@ def in_turns[Name: Hashable](
 
     Returns:
         By name, a rate for each repeat: numbers of one repeat may be divided by each other.
+
+    Raises:
+        ValueError: the memory of the device is not enough for a work.
     """
     times = {}
     for name, work in works.items():
         tell(f"compiling {name}")
-        times[name] = enough(work, seconds)
+        try:
+            times[name] = enough(work, seconds)
+        except jax.errors.JaxRuntimeError as error:
+            if "RESOURCE_EXHAUSTED" not in str(error):
+                raise
+            raise ValueError(
+                f"The memory of the device is not enough for '{name}': ask for fewer chains, or smaller tiles."
+            ) from error
     passes = []
     for number in range(1, repeats + 1):
         tell(f"measuring, {number} of {repeats}")
