@@ -2,6 +2,7 @@
 
 import json
 import subprocess
+import time
 
 import jax
 import jax.numpy as jnp
@@ -150,11 +151,19 @@ def test_a_ceiling_is_of_all_devices_and_turns_as_often_as_asked():
 
 def test_works_are_timed_in_turns():
     calls = []
-    works = {name: lambda times, name=name: calls.append(name) or 10.0 * times for name in "ab"}
-    rates = in_turns(works, repeats=3, seconds=1e-5)
+
+    def named(name):
+        def work(times):
+            calls.append(name)
+            time.sleep(1e-4 * times)
+            return 10.0 * times
+
+        return work
+
+    rates = in_turns({name: named(name) for name in "ab"}, repeats=3, seconds=1e-3)
     assert calls[-6:] == ["a", "b"] * 3
     assert {name: made.shape for name, made in rates.items()} == {"a": (3,), "b": (3,)}
-    assert (rates["a"] > 0).all()
+    assert all((0 < made).all() and (made < 10.0 / 1e-4).all() for made in rates.values())
 
 
 def test_too_little_memory_is_told_of():

@@ -1,7 +1,7 @@
 r"""Gradients a second by the number of chains, through whole draws, beside what the machine can do at most.
 
 A rate that saturates, $r(n) = r_\infty n / (n + n_{1/2})$, has its knee on log-log paper where $n = n_{1/2}$ and half
-of $r_\infty$ is reached (Hockney & Jesshope, Parallel Computers, 1981, section 1.3).
+of $r_\infty$ is reached (Hockney & Jesshope, Parallel Computers, 1981).
 """
 
 import math

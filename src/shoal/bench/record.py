@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from shoal.bench.machine import about
-from shoal.results.json_values import jsonable
+from shoal.results.json_text import jsonable
 
 
 def record(

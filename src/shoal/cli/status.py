@@ -69,7 +69,7 @@ def looks(first: "Status", look: Any) -> Iterator["Status"]:
 def print_object(seen: "Status", lines: bool) -> None:
     """One JSON object, on one line where more follow."""
     from shoal.cli.terminal import print_json
-    from shoal.results.json_values import jsonable
+    from shoal.results.json_text import jsonable
 
     if lines:
         click.echo(json.dumps(jsonable(seen.as_dict()), ensure_ascii=False, allow_nan=False))

@@ -21,7 +21,7 @@ from shoal.report.overview import (
     gradients_per_second,
     headline,
 )
-from shoal.results.json_values import jsonable
+from shoal.results.json_text import jsonable
 
 if TYPE_CHECKING:
     from rich.console import Console
