@@ -20,8 +20,6 @@ the classes of a categorical law), and nothing else. Ratios are medians over rep
 
 import argparse
 import json
-import os
-import platform
 import statistics
 import time
 from pathlib import Path
@@ -29,15 +27,17 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
-import numpyro
 import numpyro.distributions as dist
-from throughput import STEPS, cores, shoal_draws
+from throughput import shoal_draws
 
 import shoal
+from shoal.bench.ceilings import matrix_product
+from shoal.bench.draws import STEPS
+from shoal.bench.machine import about
 from shoal.examples import breast_cancer, load
 from shoal.examples.logistic import log_bernoulli
 
-SEED, SECONDS, MOST_DRAWS, SIDE, CLASSES = 0, 0.5, 50, 512, 4
+SEED, SECONDS, SIDE, CLASSES = 0, 0.5, 512, 4
 SPELLINGS = {
     "plain": lambda y, x, w: dist.Bernoulli(logits=x @ w).log_prob(y).sum(),
     "stated": lambda y, x, w: log_bernoulli(y, x @ w),
@@ -120,17 +120,6 @@ def families():
     }
 
 
-def products(times: int) -> int:
-    """So many square products; the operations they took."""
-    jax.block_until_ready(_products(jnp.ones((SIDE, SIDE)), jnp.int32(times)))
-    return 2 * SIDE**3 * times
-
-
-@jax.jit
-def _products(a, times):
-    return jax.lax.fori_loop(0, times, lambda _, b: 1e-6 * (a @ b), a)
-
-
 def rate(work, amount: int) -> float:
     """What `work` says it did, per second of the processor."""
     began = time.process_time()
@@ -142,10 +131,11 @@ def measure(targets, chains: int, repeats: int, products_of: int = 1) -> dict:
     works = {}
     for name, target in targets.items():
         position = np.random.default_rng(SEED).normal(0.0, 0.1, (chains, target.dim)).astype(np.float32)
-        works[name] = shoal_draws(target, position, MOST_DRAWS)
+        works[name] = shoal_draws(target, position)
         works[name](1)
     operations = 4 * target.data["x"].size * products_of
-    draws = {name: int(np.clip(SECONDS * rate(work, 2) / work(1), 2, MOST_DRAWS)) for name, work in works.items()}
+    draws = {name: max(2, int(SECONDS * rate(work, 2) / work(1))) for name, work in works.items()}
+    products = matrix_product(jax.local_devices()[:1], SIDE)
     works["ceiling"], draws["ceiling"] = products, int(SECONDS * rate(products, 50) / products(1))
     rows = [{name: rate(work, draws[name]) for name, work in works.items()} for _ in range(repeats)]
     median = lambda value: statistics.median(map(value, rows))
@@ -185,23 +175,11 @@ def main() -> None:
         rows.append({"posterior": name, **measure(targets, arguments.chains[0], arguments.repeats, classes)})
         shown(rows[-1])
     if arguments.out:
-        device = jax.local_devices()[0]
-        about = {
-            "leapfrog_steps": STEPS,
-            "repeats": arguments.repeats,
-            "seed": SEED,
-            "machine": f"{platform.machine()}, {device.platform} ({device.device_kind}), one JAX device, float32",
-            "cores": f"{cores()} of {os.cpu_count()}",
-            "ceiling": f"product of square matrices of {SIDE}, XLA, per processor second",
-            "versions": {
-                "shoal": shoal.__version__,
-                "jax": jax.__version__,
-                "numpyro": numpyro.__version__,
-                "python": platform.python_version(),
-            },
-        }
+        settings = {"leapfrog_steps": STEPS, "repeats": arguments.repeats, "precision": "float32, one device"}
+        settings["ceiling"] = f"product of square matrices of {SIDE}, XLA, per processor second"
+        about_it = {**about(SEED), "settings": settings}
         arguments.out.parent.mkdir(parents=True, exist_ok=True)
-        arguments.out.write_text(json.dumps({**about, "rows": rows}, indent=2) + "\n")
+        arguments.out.write_text(json.dumps({**about_it, "rows": rows}, indent=2) + "\n")
 
 
 if __name__ == "__main__":

@@ -81,7 +81,8 @@ def cell(kind: str, amount: int, folder: Path) -> dict:
         chains, steps, step_size = amount, 20, 0.02
         model = shoal.examples.load("breast_cancer")
         centre = np.zeros(model.dim)
-    start = np.tile(centre, (chains, 1)) + 0.01 * step_size * np.random.default_rng(SEED).normal(size=(chains, model.dim))
+    noise = np.random.default_rng(SEED).normal(size=(chains, model.dim))
+    start = centre + 0.01 * step_size * noise
 
     def run(draws: int):
         return shoal.sample(
@@ -150,8 +151,9 @@ def draw(found: dict, path: Path) -> None:
         above.loglog(amounts, line, ":", color="#808a94", label=f"proportional to the {kind}")
         above.set_ylabel("milliseconds per leapfrog step\nof all chains")
         above.legend(frameon=False)
-        below.loglog(amounts, [row["peak_bytes"] / 1e9 for row in rows], "o-", color="#d96b14", label="peak of the process")
-        below.loglog(amounts, [row["data_bytes"] / 1e9 for row in rows], "s--", color="#2a78c4", label="data")
+        peak, data = ([row[name] / 1e9 for row in rows] for name in ("peak_bytes", "data_bytes"))
+        below.loglog(amounts, peak, "o-", color="#d96b14", label="peak of the process")
+        below.loglog(amounts, data, "s--", color="#2a78c4", label="data")
         if kind == "rows":
             stated = [(row["data_bytes"] + 2e9) / 1e9 for row in rows]
             below.loglog(amounts, stated, ":", color="#808a94", label="data + 2 GB")
@@ -189,8 +191,9 @@ def main() -> None:
                 row = measured(kind, amount, folder, arguments.repeats)
                 found[kind].append(row)
                 print(
-                    f"{kind:8} {amount:10,d} {1e3 * row['seconds_per_step']:10.3f} {row['gradients_per_second']:12,.0f} "
-                    f"{row['peak_bytes'] / 1e6:9.0f} {row['data_bytes'] / 1e6:9.1f}",
+                    f"{kind:8} {amount:10,d} {1e3 * row['seconds_per_step']:10.3f} "
+                    f"{row['gradients_per_second']:12,.0f} {row['peak_bytes'] / 1e6:9.0f} "
+                    f"{row['data_bytes'] / 1e6:9.1f}",
                     flush=True,
                 )
     for kind in found:

@@ -18,8 +18,6 @@ device per core. Ratios are medians over repeats of ratios within a repeat.
 import argparse
 import itertools
 import json
-import os
-import platform
 import statistics
 import time
 from pathlib import Path
@@ -30,15 +28,12 @@ import numpy as np
 import numpyro.distributions as dist
 
 import shoal
+from shoal.bench.draws import STEPS, whole_draws
+from shoal.bench.machine import about
 from shoal.examples import breast_cancer, load
-from shoal.kernels import HMC
 from shoal.mesh import Placement
-from shoal.program import Program, keep_draws
-from shoal.randomness import root_key
-from shoal.run import advance, begin, enter
-from shoal.statistics import Health, Moments
 
-STEPS, STEP_SIZE = 20, 0.02
+STEP_SIZE = 0.02
 SECONDS = 1.0  # of work in one measurement
 
 
@@ -60,21 +55,9 @@ def targets():
     return {"shipped": shipped.target(np.float32), "numpyro": numpyro.target(np.float32)}
 
 
-def shoal_draws(target, position, capacity=500):
-    """A function from a number of draws, at most `capacity`, to the gradients they took."""
-    chains = len(position)
-    placement = Placement.of(chains, devices=jax.local_devices()[:1])
-    kernel = HMC()
-    tuning = kernel.tuning(target.dim, np.float32)
-    tuning = HMC.Tuning(jnp.float32(STEP_SIZE), jnp.int32(STEPS), tuning.metric)
-    program = Program(target, kernel, statistics={"health": Health(), "moments": Moments()}, keep=keep_draws)
-    run = enter(program, begin(program, placement, root_key(0), position, tuning), placement, 1)
-
-    def work(draws: int) -> int:
-        jax.block_until_ready(advance(program, run, jnp.int32(draws), placement, capacity))
-        return draws * STEPS * chains
-
-    return work
+def shoal_draws(target, position):
+    """A function from a number of draws to the gradients they took, on one device."""
+    return whole_draws(target, position, Placement.of(len(position), devices=jax.local_devices()[:1]))
 
 
 def bare_gradients(target, position):
@@ -151,11 +134,6 @@ def measure(name: str, target, chains: int, repeats: int) -> dict[str, float | s
     }
 
 
-def cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 def main() -> None:
     """Measure, print the table, write it."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
@@ -178,22 +156,10 @@ def main() -> None:
             flush=True,
         )
     if arguments.out:
-        device = jax.local_devices()[0]
-        about = {
-            "target": "breast_cancer, 61 dimensions, float32",
-            "leapfrog_steps": STEPS,
-            "repeats": arguments.repeats,
-            "seed": 0,
-            "machine": f"{platform.machine()}, {device.platform} ({device.device_kind}), one JAX device",
-            "cores": f"{cores()} of {os.cpu_count()}",
-            "versions": {
-                "shoal": shoal.__version__,
-                "jax": jax.__version__,
-                "python": platform.python_version(),
-            },
-        }
+        settings = {"target": "breast_cancer, 61 dimensions, float32, one device", "leapfrog_steps": STEPS}
+        about_it = {**about(0), "settings": {**settings, "repeats": arguments.repeats}}
         arguments.out.parent.mkdir(parents=True, exist_ok=True)
-        arguments.out.write_text(json.dumps({**about, "rows": rows}, indent=2) + "\n")
+        arguments.out.write_text(json.dumps({**about_it, "rows": rows}, indent=2) + "\n")
 
 
 if __name__ == "__main__":

@@ -111,7 +111,10 @@ def python(*arguments: str, **options: object) -> subprocess.CompletedProcess[st
     return subprocess.run([sys.executable, *arguments], capture_output=True, text=True, **options)  # pyright: ignore
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["sample", "--help"], ["examples", "--help"], ["--version"]])
+@pytest.mark.parametrize(
+    "arguments",
+    [["--help"], ["sample", "--help"], ["bench", "device", "--help"], ["examples", "--help"], ["--version"]],
+)
 def test_help_imports_nothing_heavy(arguments: list[str]) -> None:
     code = f"import sys; from shoal.cli import main; assert main({arguments}) == 0; "
     seen = python("-c", code + "print(sorted(sys.modules), file=sys.stderr)")
@@ -119,7 +122,7 @@ def test_help_imports_nothing_heavy(arguments: list[str]) -> None:
     assert not [name for name in HEAVY if repr(name) in seen.stderr]
 
 
-@pytest.mark.parametrize("command", [(), ("sample",), ("resume",), ("diagnose",), ("export",)])
+@pytest.mark.parametrize("command", [(), ("sample",), ("resume",), ("diagnose",), ("export",), ("bench",)])
 def test_help_shows_examples_line_by_line(command: tuple[str, ...], capsys: pytest.CaptureFixture[str]) -> None:
     assert main([*command, "--help"]) == 0
     shown = capsys.readouterr().out

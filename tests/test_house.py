@@ -58,6 +58,7 @@ LAYERS = [
     ["checking"],
     ["doctor"],
     ["report"],
+    ["bench"],
     ["cli", "__main__"],
 ]
 RANK = {room: rank for rank, rooms in enumerate(LAYERS) for room in rooms}

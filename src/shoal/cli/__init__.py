@@ -1,4 +1,4 @@
-"""The command line: doctor, examples, check, sample, resume, status, summary, report, export."""
+"""The command line: doctor, examples, check, sample, resume, status, summary, report, export, bench."""
 
 import gc
 from collections.abc import Sequence

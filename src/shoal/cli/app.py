@@ -9,6 +9,7 @@ from collections.abc import Sequence
 import click
 
 from shoal import __version__
+from shoal.cli.bench import bench
 from shoal.cli.check import check
 from shoal.cli.codes import DONE, FAILED, INTERRUPTED
 from shoal.cli.diagnose import diagnose
@@ -48,9 +49,9 @@ def shoal(debug: bool) -> None:
     """
 
 
-for command in (doctor, examples, check, sample, resume, status, summary, diagnose, report, export):
+for command in (doctor, examples, check, sample, resume, status, summary, diagnose, report, export, bench):
     shoal.add_command(command)
-for command in (shoal, *shoal.commands.values()):
+for command in (shoal, *shoal.commands.values(), *bench.commands.values()):
     # Before lines that are to stay as they are click looks for the character itself, which a docstring spells.
     command.help = (command.help or "").replace("\\b", "\b")
 
