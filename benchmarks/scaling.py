@@ -17,8 +17,6 @@ Writes `scaling.json` and the figure `scaling.png`.
 import argparse
 import json
 import math
-import os
-import platform
 import resource
 import statistics
 import subprocess
@@ -133,7 +131,7 @@ def slope(rows: list[dict], by: str) -> float:
     return math.log(ratio) / math.log(late[-1][by] / late[0][by]) if len(late) > 1 else math.nan
 
 
-def draw(found: dict, path: Path) -> None:
+def draw(found: dict, machine: str, path: Path) -> None:
     """Time above, memory below; rows on the left, chains on the right."""
     import matplotlib
 
@@ -163,7 +161,7 @@ def draw(found: dict, path: Path) -> None:
         for each in (above, below):
             each.grid(visible=True, color="#d8dde2", linewidth=0.6)
             each.spines[["top", "right"]].set_visible(False)
-    figure.suptitle(f"Time and memory of sampling by HMC ({found['machine']}, float32)", fontsize=11)
+    figure.suptitle(f"Time and memory of sampling by HMC ({machine}, float32)", fontsize=11)
     figure.savefig(path, dpi=130)
 
 
@@ -205,24 +203,26 @@ def main() -> None:
 
 def write(found: dict, arguments: argparse.Namespace) -> None:
     """Cells, what they were made on, and the figure."""
-    import jax
+    from shoal.bench import record
 
-    import shoal
-
-    device = jax.local_devices()[0]
-    about = {
-        "machine": f"{platform.machine()}, {jax.local_device_count()} x {device.device_kind} ({device.platform})",
-        "cores": os.cpu_count(),
-        "seed": SEED,
-        "repeats": arguments.repeats,
-        "slopes": {kind: round(slope(rows, kind), 3) for kind, rows in found.items() if rows},
-        "versions": {"shoal": shoal.__version__, "jax": jax.__version__, "python": platform.python_version()},
-    }
-    shoal.Model  # noqa: B018  (a first use, so that JAX shows a device for every core)
-    arguments.out.mkdir(parents=True, exist_ok=True)
-    (arguments.out / "scaling.json").write_text(json.dumps({**about, **found}, indent=1) + "\n", encoding="utf-8")
+    settings = {"repeats": arguments.repeats, "columns": COLUMNS}
+    rows = [
+        {
+            "what": f"{row['rows']:,} rows" if kind == "rows" else "breast_cancer",
+            "chains": CHAINS if kind == "rows" else row["chains"],
+            "rate": row["gradients_per_second"],
+            "unit": "gradients/s",
+            **row,
+        }
+        for kind, cells in found.items()
+        for row in cells
+    ]
+    slopes = {kind: round(slope(cells, kind), 3) for kind, cells in found.items() if cells}
+    made = record.record("scaling", SEED, settings, rows, slopes=slopes)
+    record.write(made, record.place(str(arguments.out)))
     if all(found.values()):
-        draw({**about, **found}, arguments.out / "scaling.png")
+        machine = made["machine"]
+        draw(found, f"{machine['cpu']}, {machine['cores']} cores", arguments.out / "scaling.png")
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ from jaxtyping import PyTree
 import shoal
 from shoal import compiling
 from shoal.adaptation import Fixed
+from shoal.diagnostics.digits import coarse
 from shoal.diagnostics.findings import Finding
 from shoal.diagnostics.unkept import nothing_kept, unkept
 from shoal.diagnostics.visited import Visited
@@ -242,18 +243,21 @@ class Session:
         self.watch(told, values or {})
 
     def beside_draws(self, told: Told) -> tuple[Finding, ...]:
-        """What there is to say that the draws do not tell: of where warmup was, and of what is not kept.
+        """What there is to say that the draws do not tell: of where warmup was, of digits, and of what is not kept.
 
         Args:
             told: of all the draws.
         """
         spread, reach = told.spread, told.reach
+        beside = self._unkept(told)
+        if spread is not None:
+            beside = (*coarse(float(spread["mean"][-1]), self.request.dtype), *beside)
         if spread is None or reach is None:
-            return self._unkept(told)
+            return beside
         labels = [name.label for name in quantities(self.model)[:-1]]
         spent = told.chunk.done * told.chunk.num_chains, told.chunk.gradients
         left = self.visited.left_behind(reach["low"], reach["high"], float(spread["mean"][-1]), spent, labels)
-        return (*left, *self._unkept(told))
+        return (*left, *beside)
 
     def _unkept(self, told: Told) -> tuple[Finding, ...]:
         """What there is to say of coordinates whose draws are not kept."""

@@ -15,10 +15,9 @@ from jaxtyping import Float
 
 from shoal.checking.differences import noise_at
 from shoal.checking.probe import BLOCK, Probe, listed, time_left
+from shoal.diagnostics.digits import FELT
 from shoal.diagnostics.findings import Finding
 
-# A smaller change of the log density is not felt by an acceptance.
-FELT = 0.1
 LINES, PIECES = 8, 64
 # 2^-34 of a piece is less than 1e-11 of a coordinate: what changes by so much over that is a jump for every step size.
 HALVINGS = 34

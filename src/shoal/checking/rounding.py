@@ -13,8 +13,8 @@ import jax
 import numpy as np
 from jaxtyping import Float
 
-from shoal.checking.jumps import FELT
 from shoal.checking.probe import BLOCK, Probe, time_left
+from shoal.diagnostics.digits import FELT
 from shoal.diagnostics.findings import Finding
 
 # How far apart points of a pair are: at least a thousand times the spacing of numbers in single, and as far as the log

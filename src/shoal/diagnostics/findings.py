@@ -12,7 +12,7 @@ class Finding:
     Attributes:
         kind: what sort of trouble: `too_few`, `non_finite`, `constant`, `r_hat`, `superchain`, `drift`, `improper`,
             `ess`, `tail_ess`, `heavy_tail`, `unkept`, `left_behind`, `stuck`, `sticking`, `log_density`, `energy`,
-            `neck` or `divergences`, or a kind of whoever made it.
+            `digits`, `neck` or `divergences`, or a kind of whoever made it.
         where: the quantity or the chains that it is about, the worst one where there are many.
         number: the number that was looked at.
         words: one or two sentences that say what was seen.
