@@ -1,6 +1,7 @@
 """The three records that kernels, adaptation and statistics speak in: Ensemble, Info, Transition."""
 
 import equinox as eqx
+import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
 
@@ -9,7 +10,8 @@ class Ensemble(eqx.Module):
 
     Attributes:
         position: unconstrained coordinates.
-        log_density: of the target at `position`, never NaN or infinite.
+        log_density: of the target at `position`, never NaN or infinite; in double where positions are in single and the
+            precision is mixed.
         gradient: of the log density at `position`.
         memory: what one kernel alone must remember between draws, such as a momentum; per chain.
     """
@@ -18,6 +20,15 @@ class Ensemble(eqx.Module):
     log_density: Float[Array, "*block chains"]
     gradient: Float[Array, "*block chains dim"]
     memory: PyTree = None
+
+    def rise(self, log_density: Float[Array, "*block chains"]) -> Float[Array, "*block chains"]:
+        """How much more another log density is: a difference in its precision, in that of positions."""
+        return (log_density - self.log_density).astype(self.position.dtype)
+
+    @property
+    def nothing(self) -> Float[Array, "*block chains"]:
+        """Zeros in the precision of positions."""
+        return jnp.zeros(self.log_density.shape, self.position.dtype)
 
 
 class Info(eqx.Module):

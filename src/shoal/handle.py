@@ -77,7 +77,7 @@ def start(  # noqa: PLR0913  (the arguments of `shoal.sample`)
         progress_bar: show progress, beside what the program shows; off by default, since `Handle.progress` tells it.
         initial_positions: where chains begin.
         tuning: of another result.
-        precision: "float32" or "float64".
+        precision: "float32", "mixed" or "float64".
         num_superchains: starting points.
         thinning: every so many draws one is kept.
         keep: names of the quantities that are kept, "moments" or "none".

@@ -152,8 +152,11 @@ class Placement:
         own = blocks * (rows // (shards * blocks))
         cut = lambda leaf: np.asarray(leaf)[: shards * own].reshape(shards, own, *leaf.shape[1:])
         over = lambda leaf: np.asarray(leaf)[shards * own :]
-        data = Sharded(jax.tree.map(cut, target.data), jax.tree.map(over, target.data), rows - shards * own)
-        return self.place(eqx.tree_at(lambda t: t.data, target, data), split=False)
+        shared = lambda data: Sharded(jax.tree.map(cut, data), jax.tree.map(over, data), rows - shards * own)
+        spread = eqx.tree_at(lambda t: t.data, target, shared(target.data))
+        if target.in_double is not None:
+            spread = eqx.tree_at(lambda t: t.in_double, spread, shared(target.in_double))
+        return self.place(spread, split=False)
 
 
 def _share(num_chains: int, tile: int, groups: int) -> int:

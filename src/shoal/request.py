@@ -6,11 +6,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import equinox as eqx
+import jax
 import numpy as np
 from jaxtyping import Int
 
 from shoal.adaptation import Fixed
 from shoal.arguments import check_count, check_seconds, check_seed
+from shoal.kernels.lifted import Lifted
+from shoal.models.causes import cause
 from shoal.models.model import Model
 from shoal.objects import Objects
 from shoal.placing import checked_mesh
@@ -20,10 +24,13 @@ from shoal.results.folded_draws import MOMENTS, NONE
 from shoal.results.made import check_zarr
 from shoal.samplers import Sampler, named
 from shoal.samplers.staged import Staged
+from shoal.target import Target
 from shoal.until import Until
 from shoal.watching.watch import check_tensorboard
 
-DTYPES = {"float32": np.float32, "float64": np.float64}
+# Of positions and gradients; log densities are in double where the precision is mixed.
+DTYPES = {"float32": np.float32, "mixed": np.float32, "float64": np.float64}
+MIXED = "mixed"
 # Draws of warmup when nothing is said: of a sampler that is tuned over a fixed number of them, and the bound of one
 # whose warmup ends by itself, which usually takes some hundred.
 USUAL_WARMUP, MOST_WARMUP = 500, 2000
@@ -68,7 +75,13 @@ class Request:
 
     @property
     def dtype(self) -> type:
+        """Of positions and gradients."""
         return DTYPES[self.precision]
+
+    @property
+    def mixed(self) -> bool:
+        """Whether log densities are in double all the same."""
+        return self.precision == MIXED
 
 
 @dataclass(frozen=True)
@@ -257,6 +270,11 @@ def checked(
     if precision not in DTYPES:
         raise ValueError(f"precision={precision!r}: expected one of {', '.join(map(repr, DTYPES))}.")
     recipe = (sampler if isinstance(sampler, Sampler) else named(str(sampler))).for_chains(num_chains)
+    if precision == MIXED and isinstance(recipe.kernel(), Lifted):
+        raise ValueError(
+            f'precision="mixed" with sampler {recipe.name!r}: BlackJAX evaluates the log density by itself, in the '
+            'precision of positions. Use precision="float64", or a sampler of Shoal.'
+        )
     if num_warmup is None:
         num_warmup = 0 if tuning is not None else MOST_WARMUP if isinstance(recipe, Staged) else USUAL_WARMUP
     check_count("num_warmup", num_warmup, 0)
@@ -331,6 +349,30 @@ def check_model(model: Any) -> None:
             f"model: got {type(model).__name__}, expected a shoal.Model. Wrap a NumPyro model by "
             "shoal.from_numpyro(model, *args), a log density by shoal.Model(params=..., log_density=...)."
         )
+
+
+def target_of(model: Model, request: Request) -> Target:
+    """The log density in the precision that was asked for, with its data on the device.
+
+    Raises:
+        ValueError: it cannot be evaluated in single and in double both, where the precision is mixed.
+    """
+    if not request.mixed:
+        return model.target(request.dtype)
+    with jax.enable_x64(False):
+        single = model.target(np.float32)
+    target = eqx.tree_at(
+        lambda t: t.in_double, single, model.target(np.float64).data, is_leaf=lambda leaf: leaf is None
+    )
+    try:
+        eqx.filter_eval_shape(target, jax.ShapeDtypeStruct((1, target.dim), np.float32))
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            'precision="mixed" evaluates the log density in single and in double, and the model '
+            f"'{model.name}' can be evaluated in one of them only ({cause(error)}). Use precision=\"float64\", or give "
+            "the arrays that it closes over as data."
+        ) from error
+    return target
 
 
 def check_superchains(num_superchains: Int | None, num_chains: int, initial_positions: Any) -> None:

@@ -233,7 +233,7 @@ class _Sweep(NamedTuple):
 
     def adapt(self, run: Run, watched: PyTree) -> tuple[PyTree, PyTree]:
         chains = jax.lax.psum((run.chain >= 0).sum(dtype=jnp.int32), CHAINS)
-        count = (chains * self.program.kernel.draws_per_sweep).astype(run.ensemble.log_density.dtype)
+        count = (chains * self.program.kernel.draws_per_sweep).astype(run.ensemble.position.dtype)
         # What is computed from pooled sums is the same on every device, and is compiled by itself for the same
         # reason that tiles are.
         memory, tuning, step, window, count = isolated((run.adaptation, run.tuning, run.step, run.window, count))
@@ -330,7 +330,8 @@ def prepare_phase(
         tuning: any of the form that the phase will have.
         capacity: as for `drive`.
     """
-    where = Whereabouts(position, np.zeros_like(position[:, 0]), position)
+    level = shape_of_ensemble(program, position.dtype).log_density.dtype
+    where = Whereabouts(position, np.zeros(len(position), level), position)
     run = enter(program, resume(placement, root, where, 0, tuning), placement, 0)
     _PROGRAMS[program.brief].ahead(program, run, sweeps_as_array(0), placement.layout, capacity)
 

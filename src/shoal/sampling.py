@@ -27,7 +27,7 @@ from shoal.paths import by_path
 from shoal.placing import as_recorded, in_parts, placed, placement_of
 from shoal.progress import ChunkReport, progress
 from shoal.randomness import root_key
-from shoal.request import Call, checked_call
+from shoal.request import Call, Request, checked_call, target_of
 from shoal.results.made import made
 from shoal.results.result import Result
 from shoal.results.so_far import SoFar, unwatched
@@ -92,7 +92,8 @@ def sample(  # noqa: PLR0913  (the front door: each is a choice that users make)
             chains with equal starts make up a superchain. By default superchains start at points drawn
             uniformly on (-2, 2) in the unconstrained coordinates.
         tuning: the `tuning` of another result with the same sampler; skips warmup.
-        precision: "float32" or "float64".
+        precision: "float32" or "float64"; or "mixed", in which positions and gradients are in single and the log
+            density by which draws are accepted is in double, for sums that are too large for the digits of single.
         num_superchains: starting points; the chains are divided among them.
         thinning: every so many draws one is kept, of `num_samples`, which is a multiple of it.
         keep: names of the parameters and deterministic quantities that are kept; all by default. "moments" keeps
@@ -186,7 +187,7 @@ def carried_out(
     request, model = call.request, call.model
     num_chains = request.num_chains
     with (
-        _precision(request.dtype),
+        _precision(request),
         compiling.deterministic(call.deterministic),
         kept_programs(),
         compiling.background(),
@@ -201,7 +202,7 @@ def carried_out(
         placement = placement_of(num_chains, call.tile, call.mesh, {} if there is None else there.settings)
         warn_of_idle_cores(placement.num_padded // placement.layout.tile)
         began = time.perf_counter()
-        target = model.target(request.dtype)
+        target = target_of(model, request)
         warn_of_slow_sums(target, request.dtype, num_chains)
         root = root_key(call.seed)
         sampling = SamplingPhase.of(request, model, placed(target, model, placement), placement)
@@ -368,7 +369,7 @@ def _example(place: Path | Objects, settings: Mapping[str, Any]) -> Model:
 
 
 @contextlib.contextmanager
-def _precision(dtype: type) -> Iterator[None]:
-    """64-bit numbers while sampling in double, whatever the process uses elsewhere."""
-    with jax.enable_x64(dtype is np.float64):
+def _precision(request: Request) -> Iterator[None]:
+    """64-bit numbers while anything is in double, whatever the process uses elsewhere."""
+    with jax.enable_x64(request.dtype is np.float64 or request.mixed):
         yield

@@ -251,7 +251,10 @@ class Session:
         spread, reach = told.spread, told.reach
         beside = self._unkept(told)
         if spread is not None:
-            beside = (*coarse(float(spread["mean"][-1]), self.request.dtype), *beside)
+            beside = (
+                *coarse(float(spread["mean"][-1]), np.float64 if self.request.mixed else self.request.dtype),
+                *beside,
+            )
         if spread is None or reach is None:
             return beside
         labels = [name.label for name in quantities(self.model)[:-1]]

@@ -53,18 +53,23 @@ class Target(eqx.Module):
         constrain: `(position, data) -> {name: value}` for one point, on the user's supports.
         data: arrays that the log density reads, all of them or `Sharded`.
         dim: the number of unconstrained coordinates.
+        in_double: the data in double, where positions and gradients are in single and log densities are not; else None.
     """
 
     log_density: LogDensity = eqx.field(static=True)
     constrain: Constrain = eqx.field(static=True)
     data: PyTree
     dim: int = eqx.field(static=True)
+    in_double: PyTree = None
 
     def __call__(
         self, position: Float[Array, "chains dim"]
     ) -> tuple[Float[Array, " chains"], Float[Array, "chains dim"]]:
         """The log density and its gradient at every chain."""
-        return _at_every_chain(jax.value_and_grad, self.log_density, position, self.data)
+        if self.in_double is None:
+            return _at_every_chain(jax.value_and_grad, self.log_density, position, self.data)
+        level = _at_every_chain(None, self.log_density, position.astype(jnp.float64), self.in_double)
+        return level, self.gradient(position)
 
     def for_each(self, of_one: Callable[..., Any], *rows: PyTree) -> Any:
         """`of_one(log_density, *row)` at every chain: how an algorithm of one chain runs with many.

@@ -159,7 +159,8 @@ class LAPS(Adaptation):
             error = jnp.where(taken > 0.0, draws.info.energy_error, 0.0)
             size = taken * jnp.log(jnp.maximum(jnp.abs(error), LITTLE))
             position, gradient = of[..., None] * after.position, of[..., None] * after.gradient
-            return of, taken, error, size, of * after.log_density, position, gradient, position * after.position
+            level = of * after.log_density.astype(of.dtype)
+            return of, taken, error, size, level, position, gradient, position * after.position
 
         number, taken, error, size, log_density, position, gradient, square = pool.sum(places, tiles)
         share, tries = 1.0 / jnp.maximum(number, 1.0), 1.0 / jnp.maximum(taken, 1.0)

@@ -13,8 +13,9 @@ from shoal.compile_cache import kept_programs
 from shoal.diagnostics.findings import Finding
 from shoal.models.causes import cause
 from shoal.models.model import Model
-from shoal.request import DTYPES
 
+# What can be looked at: of "mixed" these are the parts.
+PRECISIONS = ("float32", "float64")
 # Shares of the time for the parts that could go on; what is compiled before takes as long as it takes.
 GRADIENT, JUMPS, CLIMB, SPEED = 0.3, 0.1, 0.1, 0.5
 
@@ -47,8 +48,8 @@ def check(model: Model, *, seed: int = 0, precision: str = "float32", max_second
         )
     check_seed(seed)
     check_seconds(max_seconds)
-    if precision not in DTYPES:
-        raise ValueError(f"precision={precision!r}: expected one of {', '.join(map(repr, DTYPES))}.")
+    if precision not in PRECISIONS:
+        raise ValueError(f"precision={precision!r}: expected one of {', '.join(map(repr, PRECISIONS))}.")
     begin = time.perf_counter()
     until = lambda share: time.perf_counter() + share * (math.inf if max_seconds is None else max_seconds)
     # What a model gives may be anything: numbers that are not finite are looked for, and not warned of.

@@ -7,12 +7,15 @@ import click
 
 from shoal.cli import targets
 from shoal.cli.codes import DONE, DOUBTFUL, as_json, debug
-from shoal.cli.sample import PRECISIONS, use_cpu_devices
+from shoal.cli.sample import use_cpu_devices
 
 if TYPE_CHECKING:
     from rich.console import Console
 
     from shoal.checking.outcome import Check
+
+
+PRECISIONS = ("float32", "float64")
 
 
 @click.command(short_help="Look at a model before a run.")

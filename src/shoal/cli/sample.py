@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from shoal.samplers import Sampler
     from shoal.until import Until
 
-PRECISIONS = ("float32", "float64")
+PRECISIONS = ("float32", "mixed", "float64")
 
 
 @click.command(short_help="Sample an example, or a model in a file.")

@@ -28,7 +28,7 @@ def coarse(level: float, dtype: type) -> tuple[Finding, ...]:
             words=f"The log density is about {level:.3g}, where {np.dtype(dtype).name} has no numbers nearer to each "
             f"other than {spacing:.2g}. Draws are accepted by differences that are rounded so: that costs acceptance, "
             "and details of the posterior smaller than it are lost.",
-            remedy='Sample in double, precision="float64", or take constants out of the log likelihood, such as its '
-            "value at a good estimate, row by row.",
+            remedy='Sample with precision="mixed", which has the log density in double, or "float64"; or take '
+            "constants out of the log likelihood, such as its value at a good estimate, row by row.",
         ),
     )

@@ -23,18 +23,30 @@ LEAVES = 2
 
 
 class Point(eqx.Module):
-    """A leaf: position, momentum, gradient, log density and energy error, in one row, so that it moves at once."""
+    """A leaf: position, momentum, gradient, log density and energy error, in one row, so that it moves at once.
+
+    A log density in double is two numbers in single: what that holds of it, and the rest.
+    """
 
     row: Float[Array, "*draws chains numbers"]
 
     @classmethod
     def of(cls, phase: Phase, log_density: Float[Array, " chains"], energy_error: Float[Array, " chains"]) -> "Point":
-        return cls(jnp.concatenate([*phase, log_density[:, None], energy_error[:, None]], axis=-1))
+        dtype = phase[0].dtype
+        level = [log_density.astype(dtype)]
+        if log_density.dtype != dtype:
+            level.append((log_density - level[0]).astype(dtype))
+        numbers = [part[:, None] for part in (*level, energy_error)]
+        return cls(jnp.concatenate([*phase, *numbers], axis=-1))
+
+    @property
+    def _dim(self) -> int:
+        return (self.row.shape[-1] - 2) // 3
 
     @property
     def phase(self) -> tuple[Array, Array, Array]:
         """Position, momentum, gradient."""
-        position, momentum, gradient = jnp.split(self.row[..., :-2], 3, axis=-1)
+        position, momentum, gradient = jnp.split(self.row[..., : 3 * self._dim], 3, axis=-1)
         return position, momentum, gradient
 
     @property
@@ -43,7 +55,8 @@ class Point(eqx.Module):
 
     @property
     def log_density(self) -> Float[Array, "*draws chains"]:
-        return self.row[..., -2]
+        level = self.row[..., 3 * self._dim : -1]
+        return level[..., 0] if level.shape[-1] == 1 else level[..., 0].astype(jnp.float64) + level[..., 1]
 
     @property
     def energy_error(self) -> Float[Array, "*draws chains"]:
@@ -153,7 +166,7 @@ class Machine(eqx.Module):
     def first(self, ensemble: Ensemble) -> tuple[Place, Drawn, Int[Array, ""]]:
         """Where every chain is at first, no draws, and no iterations."""
         draws, chains = self.plans.directions.shape
-        none, zero = jnp.zeros(chains, jnp.int32), jnp.zeros_like(ensemble.log_density)
+        none, zero = jnp.zeros(chains, jnp.int32), ensemble.nothing
         start = Point.of((ensemble.position, ensemble.position, ensemble.gradient), ensemble.log_density, zero)
         rows = lambda leaf: jnp.zeros((draws, *leaf.shape), leaf.dtype)
         drawn = jax.tree.map(rows, Drawn(start, zero, none > 0, none))
@@ -164,7 +177,7 @@ class Machine(eqx.Module):
         """At the start of draws number `draw`."""
         row = jnp.minimum(draw, self.plans.directions.shape[0] - 1)
         plan = jax.tree.map(lambda leaf: leaf[row, jnp.arange(row.shape[0])], self.plans)
-        none, zero = jnp.zeros_like(draw), jnp.zeros_like(start.log_density)
+        none, zero = jnp.zeros_like(draw), jnp.zeros_like(start.energy_error)
         position, _, gradient = start.phase
         start = Point.of((position, plan.momentum, gradient), start.log_density, zero)
         nothing = Part(start, jnp.full_like(zero, -jnp.inf), jnp.zeros_like(plan.momentum))
@@ -188,7 +201,7 @@ class Machine(eqx.Module):
     def iterate(self, at: Place, drawn: Drawn, iterations: Int[Array, ""]) -> tuple[Place, Drawn, Int[Array, ""]]:
         """One leaf of every chain; where that ends a draw, it is recorded and the next begins."""
         leaf = self.leap(at)
-        chance = uniforms(at.key, LEAVES + at.steps, 2, leaf.log_density.dtype)
+        chance = uniforms(at.key, LEAVES + at.steps, 2, leaf.row.dtype)
         diverging = leaf.energy_error > DIVERGENCE
         at, part_turned, all_turned = self.absorb(at, leaf, chance[:, 0])
         at, ended = self.merge(at, diverging | part_turned, all_turned, chance[:, 1])
@@ -206,7 +219,7 @@ class Machine(eqx.Module):
         sign = jnp.where(_bit(at.directions, at.depth), 1.0, -1.0).astype(momentum.dtype)[:, None]
         begun = self.flow.kick(self.flow.integrator.kicks[0], (position, sign * momentum, gradient))
         (position, momentum, gradient), log_density = self.flow.finish(begun)
-        error = (kinetic(momentum) - at.kinetic) - (log_density - at.log_density)
+        error = (kinetic(momentum) - at.kinetic) - (log_density - at.log_density).astype(momentum.dtype)
         finite = is_finite(Ensemble(position, log_density, gradient), error)
         return Point.of((position, sign * momentum, gradient), log_density, jnp.where(finite, error, jnp.inf))
 

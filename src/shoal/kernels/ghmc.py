@@ -80,7 +80,7 @@ class GHMC(Kernel[GHMCTuning]):
 
     def init(self, position: Float[Array, "chains dim"], target: Target) -> Ensemble:
         log_density, gradient = target(position)
-        nothing = Persistent(jnp.zeros_like(position), jnp.zeros_like(log_density), jnp.ones(len(position), bool))
+        nothing = Persistent(jnp.zeros_like(position), jnp.zeros_like(position[:, 0]), jnp.ones(len(position), bool))
         return Ensemble(position, log_density, gradient, nothing)
 
     def step(self, keys: Keys, ensemble: Ensemble, tuning: GHMCTuning, target: Target) -> tuple[Ensemble, Info]:

@@ -79,7 +79,7 @@ class Lifted(Kernel[dict[str, Array]]):
 
         state, told = target.for_each(of_one, keys.chain, ensemble.memory)
         drawn = _ensemble(state, target)
-        finite = is_finite(drawn, jnp.zeros_like(drawn.log_density))
+        finite = is_finite(drawn, drawn.nothing)
         after = choose(finite, drawn, ensemble)
         info = _info(told, after, finite, tuning, _lacks_gradient(state))
         if not self.tells_energy:

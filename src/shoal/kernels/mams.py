@@ -11,7 +11,6 @@ Seljak, 2025, arXiv:2503.01707).
 
 from typing import ClassVar
 
-import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
@@ -48,8 +47,8 @@ class MAMS(Jittered):
         step_size, num_steps = self.schedule(keys.index, tuning)
         flow = Isokinetic(target, tuning.metric, tuning.integrator, step_size, speed=dim**0.5)
         velocity, _ = direction(keys.normal(MOMENTUM, dim, dtype))
-        start = (ensemble.position, Heading(velocity, jnp.zeros_like(ensemble.log_density)), ensemble.gradient)
+        start = (ensemble.position, Heading(velocity, ensemble.nothing), ensemble.gradient)
         (position, end, gradient), log_density = flow.integrate(start, num_steps)
-        error = end.kinetic - (log_density - ensemble.log_density)
+        error = end.kinetic - ensemble.rise(log_density)
         proposed = Ensemble(position, log_density, gradient, ensemble.memory)
         return decided(keys, ensemble, Proposal(proposed, flow.speed * end.velocity, error), flow, num_steps)

@@ -91,7 +91,7 @@ class Microcanonical(Kernel[MicrocanonicalTuning]):
         log_density, gradient = target(position)
         uphill, size = direction(gradient)
         velocity = jnp.where((size > 0.0)[:, None], uphill, jnp.full_like(uphill, dim**-0.5))
-        return Ensemble(position, log_density, gradient, Moving(velocity, jnp.ones_like(log_density)))
+        return Ensemble(position, log_density, gradient, Moving(velocity, jnp.ones_like(position[:, 0])))
 
     def step(
         self, keys: Keys, ensemble: Ensemble, tuning: MicrocanonicalTuning, target: Target
@@ -100,10 +100,10 @@ class Microcanonical(Kernel[MicrocanonicalTuning]):
         dim, dtype = ensemble.position.shape[-1], ensemble.position.dtype
         length = tuning.step_size * ensemble.memory.share
         flow = Isokinetic(target, tuning.metric, LEAPFROG, length)
-        start = Heading(ensemble.memory.velocity, jnp.zeros_like(ensemble.log_density))
+        start = Heading(ensemble.memory.velocity, ensemble.nothing)
         begun = flow.kick(LEAPFROG.kicks[0], (ensemble.position, start, ensemble.gradient))
         (position, end, gradient), log_density = flow.finish(begun)
-        gain = log_density - ensemble.log_density
+        gain = ensemble.rise(log_density)
         error, most = end.kinetic - gain, tuning.largest_error + SHARE * jnp.abs(gain)
         error = jnp.where(jnp.abs(error) <= WORST * most, error, jnp.inf)
         moved = Ensemble(position, log_density, gradient, end.velocity)

@@ -188,7 +188,7 @@ def _swept(program: Program, run: Run) -> tuple[Run, PyTree]:
     """One sweep of the chains of one data set, which are one tile; all sums over chains are over these."""
     (ensemble, statistics), (kept, watched) = sweep_of_tile(program, run, run.chain, run.ensemble, run.statistics)
     draws = program.kernel.draws_per_sweep
-    pool = OneTile(run.chain[None], jnp.asarray(run.chain.size * draws, ensemble.log_density.dtype))
+    pool = OneTile(run.chain[None], jnp.asarray(run.chain.size * draws, ensemble.position.dtype))
     watched = jax.tree.map(lambda leaf: leaf[None], watched)
     done, length = run.step - run.window[0], run.window[1]
     memory, tuning = learned(program.adaptation, run.adaptation, run.tuning, watched, pool, done, length)

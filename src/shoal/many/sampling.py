@@ -80,6 +80,11 @@ def sample_many(  # noqa: PLR0913  (a front door: each is a choice that users ma
         `many = shoal.sample_many(model, [{"y": y} for y in ys]); many.converged.mean()`
     """
     request = keeping(asked(model, num_chains, num_warmup, num_samples, sampler, precision), model, 1, keep)
+    if request.mixed:
+        raise ValueError(
+            'precision="mixed": many data sets are sampled in "float32" or "float64". Use "float64" where single lacks '
+            "digits."
+        )
     if request.folded is not None:
         raise ValueError(
             f"keep={keep!r}: sample_many keeps draws. Give names, such as keep=[{model.parameter_names[0]!r}]."

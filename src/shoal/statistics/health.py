@@ -24,7 +24,7 @@ class Health(Statistic):
 
     def init(self, ensemble: Ensemble, target: Target) -> "Health.Memory":
         none = jnp.zeros(ensemble.log_density.shape, jnp.int32)
-        return self.Memory(none, jnp.zeros_like(ensemble.log_density), none, none, none)
+        return self.Memory(none, ensemble.nothing, none, none, none)
 
     def update(self, memory: "Health.Memory", transition: Transition, target: Target) -> "Health.Memory":
         info = transition.info

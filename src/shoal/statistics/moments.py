@@ -59,4 +59,5 @@ class Moments(Statistic):
 
 
 def _quantities(ensemble: Ensemble) -> Float[Array, "chains quantities"]:
-    return jnp.concatenate([ensemble.position, ensemble.log_density[:, None]], axis=1)
+    level = ensemble.log_density.astype(ensemble.position.dtype)
+    return jnp.concatenate([ensemble.position, level[:, None]], axis=1)
