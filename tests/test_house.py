@@ -56,6 +56,7 @@ LAYERS = [
     ["calibration"],
     ["checking"],
     ["doctor"],
+    ["bench"],
     ["report"],
     ["cli", "__main__"],
 ]

@@ -68,7 +68,8 @@ def looks(first: "Status", look: Any) -> Iterator["Status"]:
 
 def print_object(seen: "Status", lines: bool) -> None:
     """One JSON object, on one line where more follow."""
-    from shoal.cli.terminal import jsonable, print_json
+    from shoal.cli.terminal import print_json
+    from shoal.results.json_text import jsonable
 
     if lines:
         click.echo(json.dumps(jsonable(seen.as_dict()), ensure_ascii=False, allow_nan=False))

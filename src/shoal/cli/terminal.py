@@ -1,11 +1,10 @@
 """What commands print: aligned tables and blocks through Rich, and JSON that every reader accepts."""
 
 import json
-import math
 import shlex
 import sys
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +21,7 @@ from shoal.report.overview import (
     gradients_per_second,
     headline,
 )
+from shoal.results.json_text import jsonable
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -41,17 +41,6 @@ def console(stderr: bool = False) -> "Console":
 def print_json(value: Any) -> None:
     """One JSON object; what is not finite becomes null."""
     click.echo(json.dumps(jsonable(value), ensure_ascii=False, indent=2, allow_nan=False))
-
-
-def jsonable(value: Any) -> Any:
-    """The same out of types that JSON has."""
-    if isinstance(value, Mapping):
-        return {str(key): jsonable(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [jsonable(item) for item in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value if isinstance(value, str | int | float | None) else jsonable(value.tolist())
 
 
 def as_object(result: "Result", seen: Overview, directory: str | None) -> dict[str, Any]:

@@ -21,6 +21,17 @@ def plain(value: Any) -> Any:
     return value if isinstance(value, str | int | float | bool | None) else str(value)
 
 
+def jsonable(value: Any) -> Any:
+    """The same value out of types that JSON has, for every reader: numbers that are not finite become null."""
+    if isinstance(value, Mapping):
+        return {str(key): jsonable(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [jsonable(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value if isinstance(value, str | int | float | None) else jsonable(value.tolist())
+
+
 def to_json(value: Any) -> str:
     """The value as JSON text."""
     return json.dumps(plain(value), ensure_ascii=False)
