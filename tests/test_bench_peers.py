@@ -185,15 +185,18 @@ def test_a_device_for_every_chain_draws_the_same_law():
 def test_a_clock_leaves_out_what_is_not_the_peers(monkeypatch):
     now = [100.0]
     monkeypatch.setattr(rounds.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(rounds.time, "process_time", lambda: 2.0 * (now[0] - 100.0))
     clock = rounds.Clock(100.0)
     now[0] += 3.0
     with clock.paused():
         now[0] += 50.0
     now[0] += 2.0
     assert clock.seconds == 5.0
-    clock.forget(since=4.0)
+    assert clock.cpu_seconds == 10.0
+    clock.forget(since=(4.0, 8.0))
     clock.mark("drawn")
     assert clock.stages == {"drawn": 4.0}
+    assert clock.cpu_seconds == 8.0
 
 
 @pytest.mark.parametrize(("shift", "enough"), [(0.0, True), (1.0, False)], ids=["one law", "a chain elsewhere"])

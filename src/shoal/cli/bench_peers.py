@@ -1,6 +1,7 @@
 """`shoal bench peers`: Shoal beside BlackJAX, NumPyro and nutpie on this machine."""
 
-from collections.abc import Mapping
+import contextlib
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -33,6 +34,9 @@ QUICK = {"chains": (64, 1_024), "samplers": ("shoal", "blackjax_chees", "numpyro
 @click.command(short_help="Measure Shoal beside BlackJAX, NumPyro and nutpie.")
 @click.option("--part", "parts", type=click.Choice(PARTS), multiple=True, help="May be repeated.  [default: both]")
 @click.option("--posterior", "posteriors", multiple=True, help="May be repeated.  [default: all that are at hand]")
+@click.option(
+    "--sampler", "samplers", multiple=True, help="Of starts; may be repeated.  [default: Shoal and all peers]"
+)
 @click.option("--chains", type=click.IntRange(min=1), multiple=True, help="Of HMC.  [default: 64, 1024 and 4096]")
 @click.option("--repeats", type=click.IntRange(min=1), help="Medians of so many.  [default: 7 of HMC, 3 of starts]")
 @click.option(
@@ -50,6 +54,7 @@ QUICK = {"chains": (64, 1_024), "samplers": ("shoal", "blackjax_chees", "numpyro
 def peers(  # noqa: PLR0913  (each is an option of the command)
     parts: tuple[str, ...],
     posteriors: tuple[str, ...],
+    samplers: tuple[str, ...],
     chains: tuple[int, ...],
     repeats: int | None,
     limit: float,
@@ -77,19 +82,19 @@ def peers(  # noqa: PLR0913  (each is an option of the command)
     from shoal.bench.peers.posteriors import POSTERIORS
     from shoal.cli.terminal import console, print_json
 
-    if unknown := [name for name in posteriors if name not in POSTERIORS]:
-        raise click.UsageError(f"--posterior {unknown[0]}: expected one of {', '.join(POSTERIORS)}.")
+    _known("--posterior", posteriors, tuple(POSTERIORS))
+    _known("--sampler", samplers, starting.SAMPLERS)
     all_chains = chains or (QUICK["chains"] if quick else gradients.CHAINS)
-    samplers = QUICK["samplers"] if quick else starting.SAMPLERS
+    samplers = samplers or (QUICK["samplers"] if quick else starting.SAMPLERS)
     again = (QUICK["repeats"],) * 2 if quick else (7, 3)
     many, few = (repeats, repeats) if repeats else again
     of_gradients = gradients.Plan(posteriors or tuple(POSTERIORS), all_chains, many, seed=seed)
     of_starts = starting.Plan(posteriors or ("breast_cancer", "german_credit"), samplers, few, limit, seed)
-    with console(stderr=True).status("starting") as status:
+    with telling() as tell:
         made = measuring.measure(
             of_gradients if not parts or "gradients" in parts else None,
             of_starts if not parts or "start" in parts else None,
-            status.update,
+            tell,
         )
     if out is not None:
         from shoal.bench.peers.figure import draw
@@ -100,6 +105,24 @@ def peers(  # noqa: PLR0913  (each is an option of the command)
         print_json(made)
     else:
         show(console(), made)
+
+
+@contextlib.contextmanager
+def telling() -> Iterator[Callable[[str], None]]:
+    """Tell what is going on: on a terminal in a line that goes away, elsewhere in lines."""
+    from shoal.cli.terminal import console
+
+    err = console(stderr=True)
+    if not err.is_terminal:
+        yield lambda words: click.echo(words, err=True)
+        return
+    with err.status("starting") as status:
+        yield lambda words: status.update(words)
+
+
+def _known(option: str, given: tuple[str, ...], names: tuple[str, ...]) -> None:
+    if unknown := [name for name in given if name not in names]:
+        raise click.UsageError(f"{option} {unknown[0]}: expected one of {', '.join(names)}.")
 
 
 def show(out: "Console", made: Mapping[str, Any]) -> None:

@@ -26,7 +26,7 @@ def _shoal(posterior: str, seed: int, began: float) -> dict[str, Any]:
     model = load(posterior)
     imported = _since(began)
     result = shoal.sample(model, seed=seed, progress_bar=False)
-    seconds = _since(began)
+    seconds, cpu_seconds = _since(began), _cpu_seconds()
     from shoal.bench.peers.judging import ESS, Judge
 
     found = Judge().judged({name: result.draws[name] for name in model.parameter_names}, whole=True)
@@ -35,6 +35,7 @@ def _shoal(posterior: str, seed: int, began: float) -> dict[str, Any]:
         "status": "reached" if result.converged and found.ess >= ESS else "not reached",
         "why": "" if result.converged else result.findings[0].words,
         "seconds": seconds,
+        "cpu_seconds": cpu_seconds,
         **found._asdict(),
         "chains": result.num_chains,
         "draws": result.num_draws,
@@ -46,6 +47,12 @@ def _since(began: float) -> float:
     from time import monotonic
 
     return monotonic() - began
+
+
+def _cpu_seconds() -> float:
+    from time import process_time
+
+    return process_time()
 
 
 def _peer(sampler: str, posterior: str, seed: int, limit: float, began: float) -> dict[str, Any]:
@@ -71,9 +78,9 @@ def _peer(sampler: str, posterior: str, seed: int, limit: float, began: float) -
         target = model.target(np.dtype(np.float32))
         judge = Judge()
     task = Task(lambda z: target.log_density(z, target.data), target.dim, seed, clock)
-    seconds, made, wanted, found, blocks = 0.0, 0, 1, Judged(0.0, float("nan")), []
+    seconds, cpu_seconds, made, wanted, found, blocks = 0.0, 0.0, 0, 1, Judged(0.0, float("nan")), []
     for position, anew in peers()[sampler](task):
-        seconds = clock.seconds
+        seconds, cpu_seconds = clock.now
         with clock.paused():
             blocks = [*([] if anew else blocks), model.constrain(position)]
             made = sum(next(iter(block.values())).shape[1] for block in blocks)
@@ -87,6 +94,7 @@ def _peer(sampler: str, posterior: str, seed: int, limit: float, began: float) -
         "status": "reached" if found.enough else "not reached",
         "why": "" if found.enough else f"not in {limit:.0f} s",
         "seconds": seconds,
+        "cpu_seconds": cpu_seconds,
         **found._asdict(),
         "chains": next(iter(blocks[0].values())).shape[0],
         "draws": made,

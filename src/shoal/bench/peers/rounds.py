@@ -21,29 +21,41 @@ RADIUS = 2.0  # starts are uniform on (-2, 2), as those of Stan and NumPyro
 
 
 class Clock:
-    """Seconds since a process was asked for, less those that do not count."""
+    """Seconds since a process was asked for, and those that its cores worked, less what does not count."""
 
     def __init__(self, began: float) -> None:
         """Begin at `began`, by `time.monotonic`, which all processes of a machine share."""
-        self.began, self.stages = began, {}
+        self.began, self.idle, self.stages = began, 0.0, {}
 
     @property
     def seconds(self) -> float:
         """So far."""
         return time.monotonic() - self.began
 
+    @property
+    def cpu_seconds(self) -> float:
+        """So far, of all cores together: what others do on the machine changes them less."""
+        return time.process_time() - self.idle
+
+    @property
+    def now(self) -> tuple[float, float]:
+        """Both, for `forget`."""
+        return self.seconds, self.cpu_seconds
+
     def mark(self, stage: str) -> None:
         """Say that a stage is over."""
         self.stages[stage] = round(self.seconds, 3)
 
-    def forget(self, since: float) -> None:
-        """Take out what has passed since `seconds` was `since`."""
-        self.began += self.seconds - since
+    def forget(self, since: tuple[float, float]) -> None:
+        """Take out what has passed since `now` was `since`."""
+        seconds, cpu_seconds = self.now
+        self.began += seconds - since[0]
+        self.idle += cpu_seconds - since[1]
 
     @contextmanager
     def paused(self) -> Iterator[None]:
         """Meanwhile nothing counts."""
-        since = self.seconds
+        since = self.now
         try:
             yield
         finally:
@@ -124,7 +136,7 @@ def nutpie(task: Task) -> Rounds:
     package = require("nutpie", "the peer nutpie", extra="peers")
     model = nutpie_model(package, value_and_gradient(task.density, task.starts(1)[0]), task.starts(FEW))
     for draws in (125 * 2**doubling for doubling in itertools.count()):
-        since = task.clock.seconds
+        since = task.clock.now
         trace = package.sample(
             model, draws=draws, chains=FEW, seed=task.seed, progress_bar=False, store_unconstrained=True
         )

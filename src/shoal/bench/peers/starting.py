@@ -66,7 +66,7 @@ def measured(plan: Plan, say: Callable[[str], None] = lambda words: None) -> lis
         folder = Path(temporary)
         for sampler in plan.samplers:
             say(f"{sampler}: a first run, which does not count")
-            cell(sampler, plan.posteriors[0], plan.seed, MOMENT, environment(sampler, folder, "first"), plan.limit)
+            cell(sampler, plan.posteriors[-1], plan.seed, MOMENT, environment(sampler, folder, "first"), plan.limit)
         for seed in range(plan.seed, plan.seed + plan.repeats):
             for posterior in plan.posteriors:
                 for sampler in plan.samplers:
@@ -112,7 +112,15 @@ def cell(
     """
     words = [sys.executable, "-m", "shoal.bench.peers.cell", sampler, posterior, str(seed), str(limit)]
     patience = PATIENCE * limit + 60.0 if most is None else most
-    nothing = {"seconds": None, "ess": None, "r_hat": None, "chains": None, "draws": None, "stages": {}}
+    nothing = {
+        "seconds": None,
+        "cpu_seconds": None,
+        "ess": None,
+        "r_hat": None,
+        "chains": None,
+        "draws": None,
+        "stages": {},
+    }
     try:
         # Asked for here: what the system takes to make a process counts.
         words.append(repr(time.monotonic()))
