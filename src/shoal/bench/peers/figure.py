@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 COLOURS = {"shoal": "#c8371b", "blackjax": "#2b6cb0", "numpyro": "#2f855a", "nutpie": "#805ad5"}
-WIDE, CAPTION = 3.7, 150
+WIDE, CAPTION = 3.7, 64  # inches, and characters, of a panel
 
 
 def draw(made: Mapping[str, Any], path: Path) -> None:
@@ -37,7 +37,7 @@ def draw(made: Mapping[str, Any], path: Path) -> None:
     if places:
         for axes, (posterior, cache) in zip(panels[-1], places, strict=False):
             _times(axes, made, posterior, cache)
-    _caption(drawn, made)
+    _caption(drawn, made, across)
     drawn.savefig(path, dpi=150)
 
 
@@ -92,7 +92,7 @@ def _plain(axes: "Axes", grid: Any) -> None:
     axes.spines[["top", "right"]].set_visible(False)
 
 
-def _caption(drawn: "Figure", made: Mapping[str, Any]) -> None:
+def _caption(drawn: "Figure", made: Mapping[str, Any], across: int) -> None:
     machine, versions = made["machine"], made["versions"]
     packages = ("shoal", "jax", "blackjax", "numpyro", "nutpie")
     said = [f"{len(machine['devices'])} JAX devices on {machine['cores']} cores ({machine['cpu']})"]
@@ -108,4 +108,5 @@ def _caption(drawn: "Figure", made: Mapping[str, Any]) -> None:
             "Seconds: from the start of a process, everything included, medians over repeats (ticks); with no compiled "
             "program kept, and with all. Peers' clocks stand still while the model is built and draws are judged"
         )
-    drawn.supxlabel(textwrap.fill(". ".join(said) + ".", CAPTION), fontsize=7.5, color="#444444", x=0.01, ha="left")
+    words = textwrap.fill(". ".join(said) + ".", CAPTION * across)
+    drawn.supxlabel(words, fontsize=7.5, color="#444444", x=0.01, ha="left")
