@@ -47,17 +47,19 @@ class Judge:
         made = columns(draws)
         if made is None:
             return Judged(float("nan"), float("nan"))
-        ess, r_hat = float("inf"), 0.0
+        ess, r_hat = float("inf"), float("nan")
         for number in [self._last, *(number for number in range(len(made)) if number != self._last)]:
-            one = self._judged(made[number])
-            ess, r_hat = min(ess, one.ess), max(r_hat, one.r_hat)
+            one = self._judged(made[number], whole)
+            ess, r_hat = min(ess, one.ess), float(np.fmax(r_hat, one.r_hat))
             if not one.enough and not whole:
                 self._last = number
                 break
         return Judged(ess, r_hat)
 
-    def _judged(self, column: np.ndarray) -> Judged:
+    def _judged(self, column: np.ndarray, whole: bool) -> Judged:
         ess = self._stats.ess(column, chain_axis=0, draw_axis=1, method="bulk")
+        if ess < ESS and not whole:  # R-hat, which sorts all draws, takes longer
+            return Judged(float(ess), float("nan"))
         r_hat = self._stats.rhat(grouped(column), chain_axis=0, draw_axis=1, method="rank")
         return Judged(float(ess), float(r_hat))
 
