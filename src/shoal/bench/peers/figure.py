@@ -84,7 +84,7 @@ def _times(axes: "Axes", made: Mapping[str, Any], posterior: str, cache: str) ->
 
 def _plain(axes: "Axes", grid: Any) -> None:
     axes.title.set_fontsize(9)
-    axes.tick_params(labelsize=8)
+    axes.tick_params(which="both", labelsize=8)
     axes.xaxis.label.set_fontsize(8.5)
     axes.yaxis.label.set_fontsize(8.5)
     axes.grid(axis=grid, color="#dddddd", linewidth=0.6)

@@ -101,6 +101,8 @@ def ready(
             continue
         try:
             blocks = contender.blocks(problem, devices if contender.everywhere else 1)
+            # Of the second block NumPyro's states have other types than of the first, and it is compiled again.
+            next(blocks)
             next(blocks)
             works[name] = blocks
         except ModuleNotFoundError as error:
