@@ -57,6 +57,7 @@ LAYERS = [
     ["calibration"],
     ["checking"],
     ["doctor"],
+    ["bench"],
     ["report"],
     ["bench"],
     ["cli", "__main__"],

@@ -2,10 +2,12 @@
 
 import time
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import numpy as np
+
+from shoal.bench.peers.recipes import Block, Recipe
 
 from ..measures import smallest_ess
 from ..outcome import Count, Outcome, Problem, Seconds
@@ -14,20 +16,6 @@ from ..rows import GOAL, MIN_ESS
 MOST_KEPT = 2**25  # numbers of draws that are kept; beyond, every second draw goes
 LEAST_DRAWS = 100  # of every chain
 PATIENCE = 30.0  # seconds of sampling, before which nothing is hopeless
-
-
-class Block(NamedTuple):
-    """What a block of draws gives back.
-
-    Attributes:
-        state: to go on from.
-        position: `[draw, chain, dim]`.
-        steps: evaluations, `[draw, chain]`.
-    """
-
-    state: Any
-    position: Any
-    steps: Any
 
 
 def ahead(function: Callable[..., Any], *arguments: Any) -> tuple[Callable[..., Any], float]:
@@ -62,6 +50,11 @@ class Kept:
     def position(self) -> np.ndarray:
         """`[chain, draw, dim]`."""
         return np.concatenate(self.blocks, axis=1)
+
+
+def followed(problem: Problem, recipe: Recipe) -> Outcome:
+    """What comes of a recipe."""
+    return run(problem, recipe.warmup, recipe.block, recipe.chains, settings=recipe.settings)
 
 
 def run(

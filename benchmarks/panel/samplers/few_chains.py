@@ -7,29 +7,19 @@ import jax
 import jax.numpy as jnp
 from blackjax.mcmc import adjusted_mclmc_dynamic
 
+from shoal.bench.peers import recipes
+from shoal.bench.peers.recipes import Block, nuts_block
+
 from ..outcome import Outcome, Problem
 from .blackjax_peers import STEPS
-from .driver import Block, run
+from .driver import followed, run
 
 CHAINS = 8
 
 
-def window_nuts(problem: Problem, warmup_draws: int = 1_000, block_draws: int = 100) -> Outcome:
+def window_nuts(problem: Problem) -> Outcome:
     """`window_adaptation` with its defaults, each chain by itself, then `nuts`."""
-    density = problem.log_density
-    adaptation = blackjax.window_adaptation(blackjax.nuts, density, adaptation_info_fn=STEPS)
-
-    def warm_one(key: Any, start: Any) -> tuple[Any, Any]:
-        (state, tuned), info = adaptation.run(key, start, warmup_draws)
-        return (state, (tuned["step_size"], tuned["inverse_mass_matrix"])), info.info.num_integration_steps
-
-    def warmup(key: Any, starts: Any) -> tuple[Any, Any]:
-        return jax.vmap(warm_one)(jax.random.split(key, CHAINS), starts)
-
-    def block(key: Any, state: Any) -> Block:
-        return _nuts_block(density, key, state, block_draws, axes=0)
-
-    return run(problem, warmup, block, CHAINS, settings={"num_steps": warmup_draws, "target_acceptance_rate": 0.8})
+    return followed(problem, recipes.window_nuts(problem.log_density, CHAINS))
 
 
 def auto_nuts(problem: Problem, budget: int = 50_000, block_draws: int = 100) -> Outcome:
@@ -44,27 +34,10 @@ def auto_nuts(problem: Problem, budget: int = 50_000, block_draws: int = 100) ->
         return (states, (tuned["step_size"], tuned["inverse_mass_matrix"])), info.info.num_integration_steps
 
     def block(key: Any, state: Any) -> Block:
-        return _nuts_block(density, key, state, block_draws, axes=None)
+        return nuts_block(density, key, state, block_draws, axes=None)
 
     settings = {"metric": "auto", "max_grad_budget": budget}
     return run(problem, warmup, block, CHAINS, settings=settings, traced=False)
-
-
-def _nuts_block(density: Any, key: Any, state: Any, draws: int, axes: int | None) -> Block:
-    """Draws with a tuning per chain (`axes=0`) or one for all (`axes=None`)."""
-    kernel = blackjax.nuts.build_kernel()
-    states, (step_size, metric) = state
-
-    def step(key: Any, state: Any, step_size: Any, metric: Any) -> tuple[Any, Any]:
-        return kernel(key, state, density, step_size, metric)
-
-    def draw(states: Any, key: Any) -> tuple[Any, tuple[Any, Any]]:
-        keys = jax.random.split(key, CHAINS)
-        states, info = jax.vmap(step, in_axes=(0, 0, axes, axes))(keys, states, step_size, metric)
-        return states, (states.position, info.num_integration_steps)
-
-    states, (position, steps) = jax.lax.scan(draw, states, jax.random.split(key, draws))
-    return Block((states, (step_size, metric)), position, steps)
 
 
 def adjusted_microcanonical(problem: Problem, num_steps: int = 5_000, block_draws: int = 250) -> Outcome:

@@ -1,11 +1,11 @@
 """nutpie: NUTS with Fisher metrics, in Rust, over the same log density, one chain after another."""
 
-import itertools
 import time
 from typing import Any
 
-import jax
 import numpy as np
+
+from shoal.bench.peers.rounds import nutpie_model, value_and_gradient
 
 from ..outcome import Count, NotInstalled, Outcome, Problem, Seconds
 
@@ -31,7 +31,7 @@ class Nutpie:
         density, compiling = compiled(problem)
         began = time.perf_counter()
         trace = nutpie.sample(
-            model(nutpie, problem, density),
+            nutpie_model(nutpie, density, np.asarray(problem.starts(CHAINS))),
             chains=CHAINS,
             cores=1,
             seed=problem.seed,
@@ -54,26 +54,5 @@ class Nutpie:
 def compiled(problem: Problem) -> tuple[Any, float]:
     """Value and gradient of a NumPy vector, and the seconds of compiling it."""
     began = time.perf_counter()
-    point = np.asarray(problem.starts(1)[0])
-    program = jax.jit(jax.value_and_grad(problem.log_density)).lower(point).compile()
-
-    def density(z: np.ndarray) -> tuple[float, np.ndarray]:
-        value, gradient = program(z.astype(problem.dtype))
-        return float(value), np.asarray(gradient, np.float64)
-
+    density = value_and_gradient(problem.log_density, np.asarray(problem.starts(1)[0]))
     return density, time.perf_counter() - began
-
-
-def model(nutpie: Any, problem: Problem, density: Any) -> Any:
-    """What nutpie samples; its chains begin at the panel's starts, one after another."""
-    dim = problem.target.dim
-    starts = itertools.cycle(np.asarray(problem.starts(CHAINS), np.float64))
-    return nutpie.compiled_pyfunc.from_pyfunc(
-        ndim=dim,
-        make_logp_fn=lambda: density,
-        make_expand_fn=lambda *_: lambda z: {"z": z},
-        expanded_dtypes=[np.dtype(np.float64)],
-        expanded_shapes=[(dim,)],
-        expanded_names=["z"],
-        make_initial_point_fn=lambda _: next(starts),
-    )
