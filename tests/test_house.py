@@ -57,7 +57,6 @@ LAYERS = [
     ["calibration"],
     ["checking"],
     ["doctor"],
-    ["bench"],
     ["report"],
     ["bench"],
     ["cli", "__main__"],

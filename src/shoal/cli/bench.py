@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from shoal.cli import targets
+from shoal.cli.bench_peers import peers
 from shoal.cli.codes import as_json, debug, usage
 from shoal.cli.sample import use_cpu_devices
 
@@ -51,6 +52,7 @@ def bench(context: click.Context, files: tuple[str, str] | None) -> None:
       shoal bench device --out here
       shoal bench device model.py:model --chains 64,1024
       shoal bench chapter --out here
+      shoal bench peers --quick --out here
       shoal bench --compare here/device.json there/device.json
     """
     if files is not None:
@@ -59,6 +61,9 @@ def bench(context: click.Context, files: tuple[str, str] | None) -> None:
         show_comparison(*files)
     elif context.invoked_subcommand is None:
         click.echo(context.get_help())
+
+
+bench.add_command(peers)
 
 
 @bench.command(short_help="Gradients a second by the number of chains, and the ceilings.")

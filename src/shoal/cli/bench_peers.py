@@ -98,9 +98,9 @@ def peers(  # noqa: PLR0913  (each is an option of the command)
         )
     if out is not None:
         from shoal.bench.peers.figure import draw
-        from shoal.bench.peers.files import write
+        from shoal.bench.record import place, write
 
-        draw(made, write(made, out).with_suffix(".png"))
+        draw(made, write(made, place(str(out))).with_suffix(".png"))
     if as_json:
         print_json(made)
     else:
