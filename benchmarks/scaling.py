@@ -5,7 +5,7 @@
 
 Every cell is a process of its own, so that its peak memory is its own: one call of `shoal.sample` by HMC with a step
 size set by hand, without warmup, from points near the mode. Seconds are those of sampling, by the leapfrog step of all
-chains; the median over processes.
+chains: what more draws take in a longer run than in a shorter one. Medians over processes.
 
 - rows: a logistic regression of 50 columns (`shoal.glm.bernoulli_logit`), 64 chains. The data are in a file that is
   mapped into memory, as of a user whose data barely fit.
@@ -95,16 +95,26 @@ def cell(kind: str, amount: int, folder: Path) -> dict:
             progress_bar=False,
         )
 
-    first = run(1).timing.sampling
-    draws = max(1, min(2000, int(SECONDS / max(first, 1e-4))))
-    result = run(draws)
+    run(1)
+    one, three = (run(draws).timing.sampling for draws in (1, 3))
+    draws = max(1, min(2000, int(SECONDS / max((three - one) / 2, 1e-4))))
+    short, long = (run(count).timing.sampling for count in (draws, 2 * draws))
     return {
-        "seconds_per_step": result.timing.sampling / (draws * steps),
-        "peak_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024),
+        "seconds_per_step": (long - short) / (draws * steps),
+        "peak_bytes": peak(),
         "data_bytes": sum(leaf.nbytes for leaf in model.data.values()),
-        "acceptance": float(np.asarray(result.sample_stats["acceptance_rate"]).mean()) if result.sample_stats else None,
         "chains": chains,
     }
+
+
+def peak() -> int:
+    """Bytes of memory that this process has had at most."""
+    try:
+        lines = Path("/proc/self/status").read_text().splitlines()
+        return 1024 * next(int(line.split()[1]) for line in lines if line.startswith("VmHWM"))
+    except OSError:
+        # On other systems, in bytes. On Linux it would count what the parent had.
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
 def measured(kind: str, amount: int, folder: Path, repeats: int) -> dict:
