@@ -3,14 +3,8 @@
     taskset -c 0 python benchmarks/glm.py [--chains 128 1024 16384] [--repeats 7] [--out benchmarks/results/glm.json]
 
 Two logistic posteriors, the founding one (569 rows, 30 columns, sparse prior, 61 dimensions) and a simulated one (1,000
-rows, 25 columns, normal prior), with the likelihood in three spellings:
-
-- plain: NumPyro's `Bernoulli` at `x @ w`, differentiated by JAX;
-- stated: `log_bernoulli` of the shipped examples at `x @ w`, whose derivative is stated, in JAX's layout;
-- structured: `shoal.glm.bernoulli_logit`.
-
-And `normal_identity` of the same data, for what is left without any transcendental function: two products, the prior,
-the leapfrog. Then every family of `shoal.glm` against NumPyro's distribution, at the first number of chains.
+rows, 25 columns, normal prior), with the likelihood in the spellings of `spellings.py`. Then every family of
+`shoal.glm` against NumPyro's distribution, at the first number of chains.
 
 Whole HMC draws of 20 leapfrog steps, as in `throughput.py`, in turns, per second of the processor: a busy machine then
 gives nearly the same numbers as an idle one. The ceiling is XLA's product of two square matrices of 512, measured in
@@ -28,22 +22,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import numpyro.distributions as dist
+from spellings import SPELLINGS, founding
 from throughput import shoal_draws
 
 import shoal
 from shoal.bench.ceilings import matrix_product
 from shoal.bench.draws import STEPS
 from shoal.bench.machine import about
-from shoal.examples import breast_cancer, load
-from shoal.examples.logistic import log_bernoulli
 
 SEED, SECONDS, SIDE, CLASSES = 0, 0.5, 512, 4
-SPELLINGS = {
-    "plain": lambda y, x, w: dist.Bernoulli(logits=x @ w).log_prob(y).sum(),
-    "stated": lambda y, x, w: log_bernoulli(y, x @ w),
-    "structured": shoal.glm.bernoulli_logit,
-    "normal": lambda y, x, w: shoal.glm.normal_identity(y, x, w, scale=1.0),
-}
 
 
 def simulated(rows: int = 1_000, columns: int = 25) -> dict[str, np.ndarray]:
@@ -56,12 +43,7 @@ def simulated(rows: int = 1_000, columns: int = 25) -> dict[str, np.ndarray]:
 
 def founding_target(log_prob):
     """The founding posterior with a likelihood of data and coefficients."""
-    return shoal.Model(
-        params={"tau": shoal.positive(), "lamb": shoal.positive(30), "beta": shoal.real(30)},
-        log_prior=breast_cancer.log_prior,
-        log_likelihood=lambda p, rows: log_prob(rows["y"], rows["x"], p["tau"] * p["lamb"] * p["beta"]),
-        data=load("breast_cancer").data,
-    ).target(np.float32)
+    return founding(log_prob).target(np.float32)
 
 
 def normal_target(log_prob, data, **params):

@@ -13,7 +13,7 @@ from shoal.kernels import HMC as HMCKernel
 from shoal.mesh import CHAINS, DATA, Placement
 from shoal.models import datasets
 from shoal.models.rows import ROW_BLOCK, RowSum, _added
-from shoal.placing import placed, placement_of
+from shoal.placing import as_begun, placement_of, targets_of
 from shoal.program import Program, keep_draws
 from shoal.randomness import root_key
 from shoal.run import _PROGRAMS, begin, enter, on_mesh
@@ -116,16 +116,16 @@ def test_devices_that_share_the_rows(rows, block):
     whole = model(rows)
     cut = whole.with_row_block(block)
     with jax.enable_x64(True):
-        target, plain = cut.target(np.float64), whole.target(np.float64)
+        plain = whole.target(np.float64)
         placement = Placement.of(CHAINS_HERE, 4, jax.devices()[:4], shards=2)
         assert placement.layout.mesh.shape == {CHAINS: 2, DATA: 2}
-        shared = placed(target, cut, placement)
+        _, shared = targets_of(cut, np.float64, False, placement)
         assert isinstance(shared.data, Sharded)
         assert {leaf.shape[0] for leaf in jax.tree.leaves(shared.data.shards)} == {2}
-        position = placement.place(points(target.dim), split=True)
+        position = placement.place(points(plain.dim), split=True)
         everywhere, chains = jax.sharding.PartitionSpec(), jax.sharding.PartitionSpec(CHAINS)
         inside = on_mesh(lambda both: both[0](both[1]), placement.layout.mesh, (everywhere, chains), chains)
-        wanted = jax.jit(lambda x: plain(x))(points(target.dim))
+        wanted = jax.jit(lambda x: plain(x))(points(plain.dim))
         for made in (
             jax.jit(lambda *both: inside(both))(shared, position),
             jax.jit(lambda t, x: t(x))(shared, position),
@@ -211,8 +211,9 @@ def _own_rows_alone(self, params, data):
 def test_devices_talk_once_per_gradient(mesh, sums):
     """Sampling by HMC has two evaluations: a gradient in the loop of its steps, and value and gradient at the end."""
     made = model(101)
-    target, placement, kernel = made.target(np.float32), placement_of(64, 8, mesh, {}), HMCKernel()
-    program = Program(placed(target, made, placement), kernel, keep=keep_draws)
+    placement, kernel = placement_of(64, 8, mesh, {}), HMCKernel()
+    _, target = targets_of(made, np.float32, False, placement)
+    program = Program(target, kernel, keep=keep_draws)
     tuning = kernel.tuning(target.dim, np.float32)
     run = enter(
         program, begin(program, placement, root_key(0), points(target.dim, 64, np.float32), tuning), placement, 1
@@ -285,9 +286,19 @@ def test_a_log_density_without_rows_is_not_split():
 )
 def test_what_is_no_sum_over_rows_is_not_cut(log_likelihood):
     made = model(101, log_likelihood)
+    # Where the prior and its gradient are zero, too.
+    start = np.zeros((64, made.dim), np.float32)
     for more in ({"mesh": FOUR_BY_TWO}, {"mesh": None, "row_block": 50}):
         with pytest.raises(ValueError, match="must be the sum over the rows"):
-            sampled(made, **more)
+            sampled(made, initial_positions=start, **more)
+    with pytest.raises(ValueError, match="must be the sum over the rows"):
+        made.with_row_block(50).check()
+
+
+def test_many_data_sets_are_looked_at_too():
+    made = model(101, lambda params, rows: normal(params, rows) + plain_prior(params)).with_row_block(50)
+    with pytest.raises(ValueError, match="must be the sum over the rows"):
+        shoal.sample_many(made, [made.data])
 
 
 def test_a_term_of_all_rows_is_refused_where_rows_are_cut():
@@ -296,13 +307,73 @@ def test_a_term_of_all_rows_is_refused_where_rows_are_cut():
         model(ROW_BLOCK + 1, lambda params, rows: jnp.sum((rows["y"] - x @ params["w"]) ** 2))
 
 
+def test_rows_at_once_are_no_more_than_asked_for():
+    """Blocks, what is left over, and shards of a mesh: no call has more rows, and none has none."""
+    seen = set()
+
+    def counting(params, rows):
+        seen.add(len(rows["y"]))
+        return normal(params, rows)
+
+    made = model(101, counting)
+    for block in (1, 3, 7, 60):
+        cut = made.with_row_block(block)
+        _, shared = targets_of(cut, np.float32, False, Placement.of(8, 4, jax.devices()[:4], shards=2))
+        for target in (cut.target(np.float32), shared):
+            seen.clear()
+            jax.clear_caches()
+            jax.jit(lambda x, target: target(x)).lower(points(made.dim, 8, np.float32), target)
+            assert 0 < min(seen) <= max(seen) <= block
+
+
+def test_a_run_of_all_rows_at_once_goes_on(tmp_path):
+    """More rows at once than the default, and a run of a version that knew no blocks, which recorded none."""
+    made = model(ROW_BLOCK + 10)
+    settings = {"num_chains": 8, "initial_positions": points(made.dim, 8, np.float32)}
+    sampled(made, None, row_block=20_000, num_samples=2, out=tmp_path / "run", **settings)
+    longer = shoal.resume(tmp_path / "run", made, num_samples=4, progress_bar=False)
+    whole = sampled(made, None, row_block=20_000, num_samples=4, **settings)
+    np.testing.assert_array_equal(longer.draws["w"], whole.draws["w"])
+    assert as_begun(made, None, {"tile": 32}).compiled.row_block == made.number_of_rows
+    assert as_begun(made, None, {"tile": 32, "row_block": 50}).compiled.row_block == 50
+    assert as_begun(made, None, {}) is made
+
+
+def test_what_the_command_line_finds_a_model_by_goes_along():
+    made = model(101)
+    made.origin = "somewhere.py:model"
+    assert made.with_row_block(50).origin == made.origin
+
+
+def test_devices_that_share_rows_compute_in_a_fixed_order():
+    with pytest.raises(ValueError, match="come to the same bits"):
+        sampled(model(101), FOUR_BY_TWO, deterministic=False)
+
+
+def test_a_term_in_single_is_cut_in_double():
+    made = model(101, lambda params, rows: normal(params, rows).astype(jnp.float32)).with_row_block(50)
+    with jax.enable_x64(True):
+        assert np.isfinite(jax.jit(lambda x: made.target(np.float64)(x))(points(made.dim))[0]).all()
+
+
 def test_data_are_the_models_own():
-    x = np.arange(6.0).reshape(2, 3)
-    read = datasets.read({"x": x})["x"]
-    x[0, 0] = 100.0
-    assert read[0, 0] == 0.0
-    with pytest.raises(ValueError, match="read-only"):
-        read[0, 0] = 1.0
+    """Also of views that cannot be written to, of arrays that can, wherever they lie in memory."""
+    for first in range(0, 64, 4):
+        room = np.zeros(128, np.uint8)
+        x = room[first : first + 24].view(np.float32).reshape(2, 3)
+        view = x.view()
+        view.flags.writeable = False
+        for given in (x, view):
+            x[0, 0] = 0.0
+            read = datasets.read({"x": given})["x"]
+            x[0, 0] = 100.0
+            assert read[0, 0] == 0.0
+            with pytest.raises(ValueError, match="read-only"):
+                read[0, 0] = 1.0
+            assert datasets.read(read) is read
+    counts = {"n": np.arange(5)}
+    made = shoal.Model(params={"x": shoal.real()}, log_density=lambda p, data: p["x"] * data["n"].sum(), data=counts)
+    assert not made.with_data(n=np.arange(5) + 1).data["n"].flags.writeable
 
 
 def test_data_that_are_mapped_into_memory_are_not_copied(tmp_path):

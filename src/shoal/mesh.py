@@ -34,6 +34,9 @@ TILE = {"cpu": 32}
 TILE_ON_ACCELERATORS = 16_384
 
 
+# Rows of a shard are a multiple of so many: a multiple of 64 bytes.
+EVEN = 64
+
 # Few of the chains of an ensemble move in the rows of all, and run the program of all, where that leaves no more than
 # this many times as many rows: compiling another takes a second or two.
 ROOMY = 4
@@ -137,21 +140,21 @@ class Placement:
         where = jax.tree.map(lambda spec: NamedSharding(self.layout.mesh, spec), specs, is_leaf=is_spec)
         return eqx.combine(jax.device_put(arrays, where), rest)
 
-    def spread(self, target: Target, block: int) -> Target:
-        """The same log density with its data where they belong: copies, or shards of rows of whole blocks.
+    def spread(self, target: Target) -> Target:
+        """The same log density with its data where they belong: copies, or shards of rows.
 
         Args:
             target: with data whose leaves share their leading axis where a group has several devices.
-            block: the most rows that are evaluated at once.
         """
         shards = self.layout.shards
         if shards == 1:
             return self.place(target, split=False)
         rows = jax.tree.leaves(target.data)[0].shape[0]
-        blocks = -(-rows // (shards * block))
-        own = blocks * (rows // (shards * blocks))
-        cut = lambda leaf: np.asarray(leaf)[: shards * own].reshape(shards, own, *leaf.shape[1:])
-        over = lambda leaf: np.asarray(leaf)[shards * own :]
+        own = rows // shards
+        # Where many rows go to each, shards begin where a device of the CPU can read them in place.
+        own -= own % EVEN if own >= EVEN**2 else 0
+        cut = lambda leaf: leaf[: shards * own].reshape(shards, own, *leaf.shape[1:])
+        over = lambda leaf: leaf[shards * own :]
         shared = lambda data: Sharded(jax.tree.map(cut, data), jax.tree.map(over, data), rows - shards * own)
         spread = eqx.tree_at(lambda t: t.data, target, shared(target.data))
         if target.in_double is not None:

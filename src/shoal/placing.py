@@ -3,18 +3,24 @@
 from collections.abc import Mapping
 from typing import Any
 
+import equinox as eqx
 import jax
+import numpy as np
 
 from shoal.arguments import check_count
 from shoal.mesh import CHAINS, DATA, Placement
+from shoal.models import datasets
+from shoal.models.causes import cause
+from shoal.models.compiled import check_sum_over_rows
 from shoal.models.model import Model
+from shoal.models.rows import ROW_BLOCK
 from shoal.target import Target
 
 # Settings of a run.
-DATA_SHARDS, ROW_BLOCK = "data_shards", "row_block"
+DATA_SHARDS, BLOCK = "data_shards", "row_block"
 
 
-def checked_mesh(mesh: Any, model: Model) -> dict[str, int]:
+def checked_mesh(mesh: Any, model: Model, deterministic: bool) -> dict[str, int]:
     """Into how many parts chains and data go, as far as it is said; nothing where no mesh is given.
 
     Raises:
@@ -39,6 +45,11 @@ def checked_mesh(mesh: Any, model: Model) -> dict[str, int]:
             f"mesh has {DATA!r}: {shards}, but the log density of the model '{model.name}' is not known as a sum over "
             "rows. Give shoal.Model the two parts log_prior(params) and log_likelihood(params, rows), with data= whose "
             f"leaves share their leading axis; or split the chains alone, mesh={{'{CHAINS}': ...}}."
+        )
+    if not deterministic:
+        raise ValueError(
+            f"mesh has {DATA!r}: {shards} with deterministic=False: devices that share the rows of the same chains "
+            "compute the rest of them each by itself, and have to come to the same bits. Leave deterministic=False out."
         )
     if rows < shards:
         raise ValueError(f"mesh has {DATA!r}: {shards}, but the data have {rows} rows. Use as many devices or fewer.")
@@ -70,37 +81,80 @@ def placement_of(num_chains: int, tile: int | None, mesh: Mapping[str, int], set
     return Placement.of(num_chains, tile, devices[: groups * shards], shards)
 
 
-def placed(target: Target, model: Model, placement: Placement) -> Target:
-    """The log density of a model with its data where the placement has them."""
-    block = model.compiled.row_block
-    return placement.place(target, split=False) if block is None else placement.spread(target, block)
+def targets_of(model: Model, dtype: type, mixed: bool, placement: Placement) -> tuple[Target, Target]:
+    """The log density as functions of the whole process see it, and as programs of all devices do, on their devices.
+
+    Args:
+        model: what is sampled.
+        dtype: of positions and gradients.
+        mixed: whether log densities are in double all the same.
+        placement: of chains and data. Data that are split over devices are whole on none of them.
+
+    Raises:
+        ValueError: the log density cannot be evaluated in single and in double both, where the precision is mixed; or
+            the log likelihood is no sum over rows, where these are split.
+    """
+    if placement.layout.shards == 1:
+        with jax.enable_x64(dtype is np.float64):
+            target = model.target(dtype)
+        if mixed:
+            target = _with_double(target, model.target(np.float64).data)
+        spread = placement.spread(target)
+    else:
+        check_sum_over_rows(model.compiled, model.data)
+        functions = model.compiled.log_density, model.compiled.constrain
+        with jax.enable_x64(dtype is np.float64):
+            target = Target(*functions, datasets.on_host(model.data, dtype), model.dim)
+        if mixed:
+            target = _with_double(target, datasets.on_host(model.data, np.float64))
+        target = spread = placement.spread(target)
+    if mixed:
+        _check_both(spread, model)
+    return target, spread
 
 
-def in_blocks(model: Model) -> bool:
-    """Whether the rows of the data are more than are evaluated at once."""
-    block, rows = model.compiled.row_block, model.number_of_rows
-    return block is not None and rows is not None and rows > block
+def _with_double(target: Target, data: Any) -> Target:
+    return eqx.tree_at(lambda t: t.in_double, target, data, is_leaf=lambda leaf: leaf is None)
 
 
-def in_parts(placement: Placement, model: Model) -> bool:
-    """Whether the rows of the data are evaluated in parts."""
-    return placement.layout.shards > 1 or in_blocks(model)
+def _check_both(target: Target, model: Model) -> None:
+    """Refuse a log density that can be traced in one precision only."""
+    try:
+        eqx.filter_eval_shape(target, jax.ShapeDtypeStruct((1, target.dim), np.float32))
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            'precision="mixed" evaluates the log density in single and in double, and the model '
+            f"'{model.name}' can be evaluated in one of them only ({cause(error)}). Use precision=\"float64\", or give "
+            "the arrays that it closes over as data."
+        ) from error
 
 
 def recorded(placement: Placement, model: Model) -> dict[str, Any]:
     """What of it draws depend on to the last bit, as settings of a run."""
-    shards = placement.layout.shards
+    shards, block, rows = placement.layout.shards, model.compiled.row_block, model.number_of_rows
+    cut = block is not None and rows is not None and rows > min(block, ROW_BLOCK)
     return {
         "tile": placement.layout.tile,
         **({DATA_SHARDS: shards} if shards > 1 else {}),
-        **({ROW_BLOCK: model.compiled.row_block} if in_blocks(model) else {}),
+        **({BLOCK: block} if cut else {}),
     }
+
+
+def as_begun(model: Model, row_block: int | None, settings: Mapping[str, Any]) -> Model:
+    """The model with as many rows at once as in the run that goes on, unless another number is asked for.
+
+    Args:
+        model: what is sampled.
+        row_block: that was asked for, which the model has already; None where nothing was.
+        settings: of the run; empty where one begins.
+    """
+    rows = model.number_of_rows
+    if row_block is not None or not settings or rows is None or (rows <= ROW_BLOCK and BLOCK not in settings):
+        return model
+    # A run of a version without blocks evaluated all rows at once.
+    return model.with_row_block(settings.get(BLOCK, rows))
 
 
 def as_recorded(settings: Mapping[str, Any]) -> dict[str, Any]:
     """The arguments of `shoal.sample` that have a run go on as it was placed."""
-    return {
-        "tile": settings["tile"],
-        "mesh": {DATA: settings.get(DATA_SHARDS, 1)},
-        "row_block": settings.get(ROW_BLOCK),
-    }
+    return {"tile": settings["tile"], "mesh": {DATA: settings.get(DATA_SHARDS, 1)}}

@@ -6,15 +6,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import equinox as eqx
-import jax
 import numpy as np
 from jaxtyping import Int
 
 from shoal.adaptation import Fixed
 from shoal.arguments import check_count, check_seconds, check_seed
 from shoal.kernels.lifted import Lifted
-from shoal.models.causes import cause
 from shoal.models.model import Model
 from shoal.objects import Objects
 from shoal.placing import checked_mesh
@@ -24,7 +21,6 @@ from shoal.results.folded_draws import MOMENTS, NONE
 from shoal.results.made import check_zarr
 from shoal.samplers import Sampler, named
 from shoal.samplers.staged import Staged
-from shoal.target import Target
 from shoal.until import Until
 from shoal.watching.watch import check_tensorboard
 
@@ -172,7 +168,7 @@ def checked_call(  # noqa: PLR0913  (the arguments of `shoal.sample`)
     check_superchains(num_superchains, num_chains, initial_positions)
     if tile is not None:
         check_count("tile", tile, 1)
-    mesh = checked_mesh(mesh, model)
+    mesh = checked_mesh(mesh, model, deterministic)
     if row_block is not None:
         check_count("row_block", row_block, 1)
         row_block = int(row_block)
@@ -349,30 +345,6 @@ def check_model(model: Any) -> None:
             f"model: got {type(model).__name__}, expected a shoal.Model. Wrap a NumPyro model by "
             "shoal.from_numpyro(model, *args), a log density by shoal.Model(params=..., log_density=...)."
         )
-
-
-def target_of(model: Model, request: Request) -> Target:
-    """The log density in the precision that was asked for, with its data on the device.
-
-    Raises:
-        ValueError: it cannot be evaluated in single and in double both, where the precision is mixed.
-    """
-    if not request.mixed:
-        return model.target(request.dtype)
-    with jax.enable_x64(False):
-        single = model.target(np.float32)
-    target = eqx.tree_at(
-        lambda t: t.in_double, single, model.target(np.float64).data, is_leaf=lambda leaf: leaf is None
-    )
-    try:
-        eqx.filter_eval_shape(target, jax.ShapeDtypeStruct((1, target.dim), np.float32))
-    except (TypeError, ValueError) as error:
-        raise ValueError(
-            'precision="mixed" evaluates the log density in single and in double, and the model '
-            f"'{model.name}' can be evaluated in one of them only ({cause(error)}). Use precision=\"float64\", or give "
-            "the arrays that it closes over as data."
-        ) from error
-    return target
 
 
 def check_superchains(num_superchains: Int | None, num_chains: int, initial_positions: Any) -> None:

@@ -20,14 +20,13 @@ from shoal.drawing import sampled
 from shoal.durable.at_url import known_of, mirrored
 from shoal.durable.folder import Beginning, RunFolder, beginning_of
 from shoal.durable.identity import differences, identity, other_run
-from shoal.models.compiled import check_sum_over_rows
 from shoal.models.model import Model
 from shoal.objects import Objects, place_of
 from shoal.paths import by_path
-from shoal.placing import as_recorded, in_parts, placed, placement_of
+from shoal.placing import as_begun, as_recorded, placement_of, targets_of
 from shoal.progress import ChunkReport, progress
 from shoal.randomness import root_key
-from shoal.request import Call, Request, checked_call, target_of
+from shoal.request import Call, Request, checked_call
 from shoal.results.made import made
 from shoal.results.result import Result
 from shoal.results.so_far import SoFar, unwatched
@@ -199,17 +198,17 @@ def carried_out(
                 length = has.asked * request.thinning or there.settings["num_samples"]
                 request = replace(request, num_samples=length, until=None)
                 call = replace(call, request=request)
-        placement = placement_of(num_chains, call.tile, call.mesh, {} if there is None else there.settings)
+        before = {} if there is None else there.settings
+        model = as_begun(model, call.row_block, before)
+        placement = placement_of(num_chains, call.tile, call.mesh, before)
         warn_of_idle_cores(placement.num_padded // placement.layout.tile)
         began = time.perf_counter()
-        target = target_of(model, request)
+        target, spread = targets_of(model, request.dtype, request.mixed, placement)
         warn_of_slow_sums(target, request.dtype, num_chains)
         root = root_key(call.seed)
-        sampling = SamplingPhase.of(request, model, placed(target, model, placement), placement)
+        sampling = SamplingPhase.of(request, model, spread, placement)
         sampling.prepare(request, placement, root, expected_tuning(request, target.dim))
         starts = _starts(call, target, root, there)
-        if in_parts(placement, model):
-            check_sum_over_rows(model.compiled, model.data, starts.position[0])
         groups = call.num_superchains or default_superchains(num_chains)
         groups = int(groups) if call.initial_positions is None else int(starts.superchain.max()) + 1
         settings = recorded_settings(request, model, placement, groups, call.seed)

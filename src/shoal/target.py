@@ -23,7 +23,7 @@ class Sharded(eqx.Module):
 
     Attributes:
         shards: leaves `[devices, rows of each, ...]`; on a device, inside a program of all, `[1, rows, ...]`.
-        rest: leaves `[left, ...]`, fewer rows than there are blocks, which every device has.
+        rest: leaves `[left, ...]`, few rows, which every device has.
         left: how many those are.
         axis: of the mesh, over which the devices sum inside a program of all; None outside.
     """

@@ -63,6 +63,7 @@ class Pooled(eqx.Module):
         size: sum of the variances of the whitened coordinates.
         square: mean square of each coordinate.
         log_density: its mean.
+        spacing: of numbers of its size, relative to it.
         bias: D.
         temperature: T.
         energy: variance of the energy error per dimension, over proposals that were finite.
@@ -76,6 +77,7 @@ class Pooled(eqx.Module):
     size: Float[Array, ""]
     square: Float[Array, " dim"]
     log_density: Float[Array, ""]
+    spacing: float = eqx.field(static=True)
     bias: Float[Array, ""]
     temperature: Float[Array, ""]
     energy: Float[Array, ""]
@@ -184,6 +186,7 @@ class LAPS(Adaptation):
             size=spread * share,
             square=square * share,
             log_density=log_density * share,
+            spacing=float(jnp.finfo(tiles.after.log_density.dtype).eps),
             bias=jnp.mean(jnp.square(1.0 - virial) + jnp.square(gradient) * variance),
             temperature=jnp.maximum(jnp.mean(virial), 1.0),
             energy=apart * tries * (1.0 / position.shape[0]),
@@ -192,10 +195,10 @@ class LAPS(Adaptation):
 
     def factor(self, now: Pooled) -> Float[Array, ""]:
         """By how much the step size changes."""
-        dtype, most = now.energy.dtype, math.log(self.max_change)
+        most = math.log(self.max_change)
         root = jnp.sqrt(self.share * jnp.minimum(now.bias, MOST_BIAS))
         wanted = 4.0 * root * jnp.square(root * (1.0 / (1.0 + root)) * now.temperature)
-        rounded = jnp.square(ROUNDING * float(jnp.finfo(dtype).eps) * now.log_density) * (1.0 / now.variance.shape[0])
+        rounded = jnp.square(ROUNDING * now.spacing * now.log_density) * (1.0 / now.variance.shape[0])
         change = (_log(jnp.maximum(wanted, rounded)) - _log(now.energy)) * (1.0 / 6.0)
         change = jnp.exp(jnp.clip(jnp.nan_to_num(change, nan=-most), -most, most))
         return jnp.where((1.0 - now.taken > self.max_lost) | (now.free < self.min_free), 0.5, change)

@@ -12,6 +12,7 @@ from shoal.checking.probe import BLOCK, Probe
 from shoal.compile_cache import kept_programs
 from shoal.diagnostics.findings import Finding
 from shoal.models.causes import cause
+from shoal.models.compiled import check_blocks
 from shoal.models.model import Model
 
 # What can be looked at: of "mixed" these are the parts.
@@ -50,6 +51,7 @@ def check(model: Model, *, seed: int = 0, precision: str = "float32", max_second
     check_seconds(max_seconds)
     if precision not in PRECISIONS:
         raise ValueError(f"precision={precision!r}: expected one of {', '.join(map(repr, PRECISIONS))}.")
+    check_blocks(model.compiled, model.data)
     begin = time.perf_counter()
     until = lambda share: time.perf_counter() + share * (math.inf if max_seconds is None else max_seconds)
     # What a model gives may be anything: numbers that are not finite are looked for, and not warned of.

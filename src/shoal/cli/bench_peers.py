@@ -140,7 +140,7 @@ def show(out: "Console", made: Mapping[str, Any]) -> None:
 def rates(made: Mapping[str, Any]) -> "Table":
     """Thousand gradients per second: samplers by numbers of chains, a block for each posterior."""
     chains = list(dict.fromkeys(row["chains"] for row in made["gradients"]))
-    table = _table("thousand gradients per second", [f"{number:,} chains" for number in chains])
+    table = _table("thousand gradients per second, by chains", [f"{number:,}" for number in chains])
     found = {(row["what"], row["chains"]): row["rate"] for row in made["rows"]}
     for posterior in dict.fromkeys(row["posterior"] for row in made["gradients"]):
         _heading(table, posterior, len(chains))

@@ -6,18 +6,20 @@ from typing import Any
 
 import equinox as eqx
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from shoal.models import datasets
-from shoal.models.formula import LogDensity, Parts
+from shoal.models.formula import LIKELIHOOD, LogDensity, Parts
 from shoal.models.layout import Layout
 from shoal.models.precision import current
 from shoal.models.predictive import Predictive
 from shoal.models.rows import number_of_rows
 from shoal.target import Target
 
-# So many rows say whether a log likelihood is a sum over rows: by this share, and a constant as large.
-SOME_ROWS, SAME_SUM = 1000, 1e-5
+# So many rows say whether a log likelihood is a sum over rows: by this share, and a constant as large; at points that
+# are uniform on (-2, 2) in each unconstrained coordinate, and nearer to the middle.
+SOME_ROWS, SAME_SUM, RADII = 1000, 1e-5, (1.0, 0.5, 0.1)
 
 
 @dataclass(frozen=True)
@@ -75,13 +77,24 @@ def with_row_block(compiled: Compiled, block: int) -> Compiled:
     return replace(compiled, log_density=LogDensity(formula), parts=Parts(formula), row_block=block)
 
 
-def check_sum_over_rows(compiled: Compiled, data: Any, position: np.ndarray) -> None:
+def check_blocks(compiled: Compiled, data: Any) -> None:
+    """Refuse a log likelihood that would be evaluated in blocks and is not the sum of those of its rows.
+
+    Raises:
+        ValueError: as `check_sum_over_rows`.
+    """
+    if compiled.row_block is not None and number_of_rows(data) > compiled.row_block:
+        check_sum_over_rows(compiled, data)
+
+
+def check_sum_over_rows(compiled: Compiled, data: Any) -> None:
     """Refuse a log likelihood that is not the sum of those of its rows, before it is evaluated in parts.
+
+    Looked at are value and gradient at some points, as far as they are finite there.
 
     Args:
         compiled: of a model with `log_likelihood`.
         data: as from `shoal.models.datasets.read`.
-        position: `[dim]`, where it is finite.
 
     Raises:
         ValueError: that of some rows is not the sum of those of its halves.
@@ -91,20 +104,35 @@ def check_sum_over_rows(compiled: Compiled, data: Any, position: np.ndarray) -> 
     assert terms is not None
     pieces = [slice(half), slice(half, 2 * half), slice(2 * half)]
     seen = jax.tree.map(lambda leaf: leaf[pieces[2]], data)
+    uniform = np.random.default_rng(0).uniform(-2.0, 2.0, (len(RADII), compiled.layout.dim))
 
     def of_pieces() -> Any:
-        @jax.jit
-        def each(point: Any, rows: Any) -> list[Any]:
-            of = lambda piece: terms(point, jax.tree.map(lambda leaf: leaf[piece], rows))["log_likelihood"]
+        def at(point: Any, rows: Any) -> list[Any]:
+            def of(piece: slice) -> Any:
+                some = jax.tree.map(lambda leaf: leaf[piece], rows)
+                value, gradient = jax.value_and_grad(lambda point: terms(point, some)[LIKELIHOOD])(point)
+                return jnp.append(gradient, value)
+
             return [of(piece) for piece in pieces]
 
-        return each(position.astype(current()), datasets.cast(seen, current()))
+        points = (np.array(RADII)[:, None] * uniform).astype(current())
+        return jax.jit(jax.vmap(at, in_axes=(0, None)))(points, datasets.cast(seen, current()))
 
-    first, second, both = (float(value) for value in in_precision(np.dtype(np.float64), of_pieces))
-    if not abs(both - first - second) <= SAME_SUM * (abs(first) + abs(second)) + SAME_SUM:
+    # Also while something is traced.
+    with jax.ensure_compile_time_eval():
+        found = in_precision(np.dtype(np.float64), of_pieces)
+    first, second, both = (np.asarray(part, float) for part in found)
+    size = np.abs(first) + np.abs(second)
+    finite = np.isfinite(size + both).all(1)
+    # Of a gradient the largest derivative says what counts.
+    scale = np.where(np.arange(size.shape[1]) < size.shape[1] - 1, size[:, :-1].max(1, initial=0.0)[:, None], size)
+    apart = np.abs(both - first - second) - SAME_SUM * scale - SAME_SUM
+    if finite.any() and (apart[finite] > 0).any():
+        worst = np.flatnonzero(finite)[np.argmax(apart[finite].max(1))]
+        value, halves = both[worst, -1], (first[worst, -1], second[worst, -1])
         raise ValueError(
-            f"log_likelihood(params, rows) is {both:.7g} at the first {2 * half} rows, but {first:.7g} and "
-            f"{second:.7g} at the halves of them, which make {first + second:.7g}. It must be the sum over the rows "
+            f"log_likelihood(params, rows) is {value:.7g} at the first {2 * half} rows, but {halves[0]:.7g} and "
+            f"{halves[1]:.7g} at the halves of them, which make {sum(halves):.7g}. It must be the sum over the rows "
             "that it is given, since it is evaluated on some of them at a time: what does not depend on the rows "
             "belongs into log_prior, and a mean over rows is to be a sum. Or give one log_density(params, data) "
             "instead."

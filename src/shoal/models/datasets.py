@@ -155,7 +155,8 @@ def conform(old: Any, new: Any, giver: str = "with_data") -> Any:
                 "shapes and types, so that the compiled program serves them; build a new shoal.Model for "
                 "data of another shape."
             )
-        return after if before.dtype.kind == after.dtype.kind == "f" else after.astype(before.dtype)
+        same = after.dtype == before.dtype or before.dtype.kind == after.dtype.kind == "f"
+        return after if same else owned(after, before.dtype)
 
     return jax.tree_util.tree_map_with_path(conform_leaf, old, new)
 
@@ -186,22 +187,38 @@ def cast(data: Any, dtype: Any) -> Any:
     Raises:
         ValueError: a number is too large for float32.
     """
+    # Also while something is traced: the arrays are kept for later calls.
+    with jax.ensure_compile_time_eval():
+        return jax.tree.map(jax.device_put, on_host(data, dtype))
 
-    def cast_leaf(path: tuple[Any, ...], leaf: np.ndarray) -> jax.Array:
+
+def on_host(data: Any, dtype: Any) -> Any:
+    """The same as NumPy arrays that a device of the CPU can read in place.
+
+    Args:
+        data: as from `read`.
+        dtype: as for `cast`.
+
+    Returns:
+        The structure over NumPy arrays that nobody can change.
+
+    Raises:
+        ValueError: as `cast`.
+    """
+
+    def leaf_on_host(path: tuple[Any, ...], leaf: np.ndarray) -> np.ndarray:
         with np.errstate(over="ignore"):
-            values = leaf.astype(_leaf_dtype(leaf, dtype), copy=False)
-        if values.dtype != leaf.dtype and leaf.dtype.kind == "f" and np.any(np.isinf(values)) and _all_finite(leaf):
+            values = owned(leaf, _leaf_dtype(leaf, dtype))
+        narrower = leaf.dtype.kind == "f" and values.dtype.itemsize < leaf.dtype.itemsize
+        if narrower and not _all_finite(values) and _all_finite(leaf):
             raise ValueError(
                 f"{leaf_name(path)} holds {np.max(np.abs(leaf)):.3g}, but float32 ends at 3.4e38. Rescale "
                 "this "
                 'leaf, or sample in double: precision="float64".'
             )
-        # Also while something is traced: the arrays are kept for later calls.
-        with jax.ensure_compile_time_eval():
-            # A device of the CPU reads them where they are.
-            return jax.device_put(_owned(values))
+        return values
 
-    return jax.tree_util.tree_map_with_path(cast_leaf, data)
+    return jax.tree_util.tree_map_with_path(leaf_on_host, data)
 
 
 def _leaf_dtype(leaf: np.ndarray, dtype: Any) -> np.dtype:
@@ -235,19 +252,39 @@ def _read_leaf(path: tuple[Any, ...], leaf: Hashable) -> np.ndarray:
             f"{name} holds integers from {values.min()} to {values.max()}, but integers beyond 32 bits would "
             "wrap around on a device. Subtract an offset, or give this leaf as floating-point numbers."
         )
-    return _owned(values)
+    return owned(values)
 
 
-def _owned(values: np.ndarray) -> np.ndarray:
+class _Room(np.ndarray):
+    """Memory that only a model has."""
+
+
+def owned(values: np.ndarray, dtype: np.dtype | None = None) -> np.ndarray:
     """An array that nobody can change, where a device of the CPU can read it.
 
-    One that is so already is taken as it is, a file that is mapped into memory too.
+    One that is so already is taken as it is: a model's own, and a file that is mapped into memory to be read.
+
+    Args:
+        values: any.
+        dtype: that it is to have; by default its own.
     """
-    if not values.flags.writeable and values.flags.c_contiguous and values.ctypes.data % ALIGNMENT == 0:
+    dtype = values.dtype if dtype is None else np.dtype(dtype)
+    if values.dtype == dtype and _is_ours(values) and values.flags.c_contiguous and not values.ctypes.data % ALIGNMENT:
         return values
-    room = np.empty(values.nbytes + ALIGNMENT, np.uint8)
+    size = values.size * dtype.itemsize
+    room = np.empty(size + ALIGNMENT, np.uint8).view(_Room)
     first = -room.ctypes.data % ALIGNMENT
-    own = room[first : first + values.nbytes].view(values.dtype).reshape(values.shape)
+    own = room[first : first + size].view(dtype).reshape(values.shape)
     own[...] = values
     own.flags.writeable = False
-    return own
+    return own.view(np.ndarray)
+
+
+def _is_ours(values: np.ndarray) -> bool:
+    """Whether nobody can write to it, not by the array that it is a view of either."""
+    node: Any = values
+    while isinstance(node, np.ndarray) and not node.flags.writeable:
+        if isinstance(node, _Room) or (isinstance(node, np.memmap) and node.mode == "r"):
+            return True
+        node = node.base
+    return False

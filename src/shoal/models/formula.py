@@ -23,6 +23,8 @@ from shoal.target import Sharded
 
 # What the supports add to the log density, among its parts.
 LOG_DET = "log|J|"
+# The term that is a sum over rows, by its argument of `Model`.
+LIKELIHOOD = "log_likelihood"
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,7 +88,7 @@ class Formula:
     @property
     def labels(self) -> tuple[str, ...]:
         """The terms by the arguments of `Model` that they came by."""
-        return ("log_prior", "log_likelihood") if len(self.terms) > 1 else ("log_density",)
+        return ("log_prior", LIKELIHOOD) if len(self.terms) > 1 else ("log_density",)
 
 
 @dataclass(frozen=True)
@@ -198,6 +200,11 @@ def hashable(function: Callable[..., Any]) -> Callable[..., Any]:
     except TypeError:
         return ByIdentity(function)
     return function if isinstance(function, Hashable) else ByIdentity(function)
+
+
+def term_of(label: str, function: Callable[..., Any]) -> Callable[..., Any]:
+    """A function of the user's as a term of the log density, by its argument of `Model`."""
+    return RowSum(hashable(function)) if label == LIKELIHOOD else hashable(function)
 
 
 def accepts(function: Callable[..., Any], count: int) -> bool | None:

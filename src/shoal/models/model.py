@@ -7,7 +7,7 @@ import numpy as np
 
 from shoal.models import datasets
 from shoal.models.axes import axes_of, check_axes, check_reserved
-from shoal.models.compiled import Compiled, constrained, in_precision, unconstrained, with_row_block
+from shoal.models.compiled import Compiled, check_blocks, constrained, in_precision, unconstrained, with_row_block
 from shoal.models.contract import deterministic_takes_data, generated_takes_data, read_params, read_terms
 from shoal.models.formula import (
     Constrain,
@@ -19,13 +19,14 @@ from shoal.models.formula import (
     check_term,
     hashable,
     structs,
+    term_of,
 )
 from shoal.models.layout import Layout
 from shoal.models.parameters import Parameter
 from shoal.models.precision import current
 from shoal.models.predictive import Generate, Predictive, SameName
 from shoal.models.quantities import key_struct, quantities_of
-from shoal.models.rows import ROW_BLOCK, RowSum, number_of_rows
+from shoal.models.rows import ROW_BLOCK, number_of_rows
 from shoal.models.values import check_support, read_values
 from shoal.target import Target
 
@@ -104,7 +105,7 @@ class Model:
                 check_term(label, function, (seen[0], datasets.first_rows(seen[1], ROW_BLOCK)))
         formula = Formula(
             parameters,
-            tuple(_term(label, function) for label, function, _ in terms),
+            tuple(term_of(label, function) for label, function, _ in terms),
             tuple(takes_data for *_, takes_data in terms),
         )
         constrain, made = _deterministic(formula, deterministic, *seen)
@@ -160,6 +161,7 @@ class Model:
         self.name, self.data = name, data
         self._compiled, self._shapes = compiled, shapes
         self._targets: dict[np.dtype, Target] = {}
+        self._on_device: dict[np.dtype, Any] = {}
 
     @property
     def compiled(self) -> Compiled:
@@ -230,8 +232,11 @@ class Model:
                 "precision='float64'."
             )
         if dtype not in self._targets:
+            check_blocks(self._compiled, self.data)
+            if dtype not in self._on_device:
+                self._on_device[dtype] = datasets.cast(self.data, dtype)
             functions = self._compiled.log_density, self._compiled.constrain
-            self._targets[dtype] = Target(*functions, datasets.cast(self.data, dtype), self.dim)
+            self._targets[dtype] = Target(*functions, self._on_device[dtype], self.dim)
         return self._targets[dtype]
 
     def constrain(self, position: Any) -> dict[str, np.ndarray]:
@@ -333,7 +338,9 @@ class Model:
         Raises:
             ValueError: the log density is not known as a sum over rows.
         """
-        return self._with(with_row_block(self._compiled, row_block), self.data)
+        same = self._with(with_row_block(self._compiled, row_block), self.data)
+        same.origin, same._on_device = self.origin, self._on_device
+        return same
 
     def _with(self, compiled: Compiled, data: Any) -> "Model":
         dims, coords = self.dims | self.generated_dims, self.coords | self.generated_coords
@@ -368,11 +375,6 @@ class Model:
         described = ", ".join(parts[:count]) + (f"; also {', '.join(parts[count:])}" if parts[count:] else "")
         leaves = ", ".join(f"{key} {leaf.shape}" for key, leaf in datasets.named_leaves(self.data))
         return f"<shoal.Model {self.name}: {self.dim} dimensions: {described}{'; ' + leaves if leaves else ''}>"
-
-
-def _term(label: str, function: Callable[..., Any]) -> Callable[..., Any]:
-    """A function of the user's as a term of the log density."""
-    return RowSum(hashable(function)) if label == "log_likelihood" else hashable(function)
 
 
 def _deterministic(

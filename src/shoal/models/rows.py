@@ -56,8 +56,7 @@ class RowSum:
         count = number_of_rows(rows)
         if count <= self.block:
             return self.term(params, rows)
-        blocks = -(-count // self.block)
-        size = count // blocks
+        size, blocks = self.block, count // self.block
 
         def accumulated(params: PyTree, rows: PyTree) -> tuple[Array, PyTree]:
             of_block = jax.value_and_grad(self.term)
@@ -93,7 +92,8 @@ def _stated(both: Callable[[PyTree, PyTree], tuple[Array, PyTree]]) -> Callable[
         # Data are constants: nothing in Shoal differentiates by them.
         found, slope = both(*primals)
         along = zip(jax.tree.leaves(slope), jax.tree.leaves(tangents[0]), strict=True)
-        return found, sum((jnp.vdot(part, tangent) for part, tangent in along), jnp.zeros_like(found))
+        change = sum((jnp.vdot(part, tangent) for part, tangent in along), jnp.zeros_like(found))
+        return found, change.astype(found.dtype)
 
     return value
 

@@ -135,8 +135,7 @@ def at_chains(target: Target, ensemble: Ensemble, names: tuple[str, ...]) -> Flo
     """The numbers of some variables in order, and the log density."""
     variables, chains = target.constrained(ensemble.position), len(ensemble.log_density)
     columns = [variables[name].reshape(chains, -1).astype(ensemble.position.dtype) for name in names]
-    level = ensemble.log_density.astype(ensemble.position.dtype)
-    return jnp.concatenate([*columns, level[:, None]], axis=1)
+    return jnp.concatenate([*columns, ensemble.log_density[:, None]], axis=1)
 
 
 def _in_pairs(sums: Float[Array, "chains stretches quantities"]) -> Float[Array, "chains stretches quantities"]:

@@ -59,5 +59,5 @@ class Moments(Statistic):
 
 
 def _quantities(ensemble: Ensemble) -> Float[Array, "chains quantities"]:
-    level = ensemble.log_density.astype(ensemble.position.dtype)
-    return jnp.concatenate([ensemble.position, level[:, None]], axis=1)
+    # All in double where log densities are: they are about a constant that single would not leave a digit of them.
+    return jnp.concatenate([ensemble.position, ensemble.log_density[:, None]], axis=1)
