@@ -20,6 +20,8 @@ from pathlib import Path
 
 SEGMENTS = ("interpreter", "imports", "model", "compiling", "warmup", "sampling", "the rest")
 SEED = 0
+# What a shell may say of devices and kept programs, by how it begins.
+CHOSEN = ("XLA_FLAGS", "JAX_COMPILATION_CACHE", "JAX_PERSISTENT_CACHE", "JAX_NUM_CPU_DEVICES")
 
 
 def child(target: str, spawned: float) -> None:
@@ -51,7 +53,8 @@ def child(target: str, spawned: float) -> None:
 def run(target: str, programs: Path) -> dict[str, float]:
     """Seconds by segment of a process that keeps its programs there."""
     command = [sys.executable, __file__, "--child", target, str(time.time())]
-    environment = {**os.environ, "SHOAL_COMPILE_CACHE": str(programs)}
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(CHOSEN)}
+    environment = {**kept, "SHOAL_COMPILE_CACHE": str(programs)}
     done = subprocess.run(command, env=environment, check=True, capture_output=True, text=True)
     return json.loads(done.stdout.splitlines()[-1])["seconds"]
 
@@ -109,7 +112,9 @@ def main() -> None:
     print(f"{'in all':12}" + "".join(f"{sum(seconds.values()):14.2f}" for seconds in found.values()))
     if arguments.out:
         from shoal.bench import record
+        from shoal.cores import use_cores
 
+        use_cores()
         rows = [
             {"what": f"{kind} cache, {name}", "chains": None, "rate": seconds[name], "unit": "seconds"}
             for kind, seconds in found.items()

@@ -91,7 +91,7 @@ def cell(kind: str, amount: int, folder: Path) -> dict:
             sampler=shoal.HMC(step_size=step_size, num_steps=steps),
             initial_positions=start,
             seed=SEED,
-            keep="none",
+            keep=model.parameter_names[:1],
             progress_bar=False,
         )
 
@@ -138,7 +138,7 @@ def slope(rows: list[dict], by: str) -> float:
     """Of the time in log-log axes between the last two thirds of the cells."""
     late = rows[len(rows) // 3 :]
     ratio = late[-1]["seconds_per_step"] / late[0]["seconds_per_step"]
-    return math.log(ratio) / math.log(late[-1][by] / late[0][by]) if len(late) > 1 else math.nan
+    return math.log(ratio) / math.log(late[-1][by] / late[0][by]) if len(late) > 1 and ratio > 0 else math.nan
 
 
 def draw(found: dict, machine: str, path: Path) -> None:
@@ -214,7 +214,9 @@ def main() -> None:
 def write(found: dict, arguments: argparse.Namespace) -> None:
     """Cells, what they were made on, and the figure."""
     from shoal.bench import record
+    from shoal.cores import use_cores
 
+    use_cores()
     settings = {"repeats": arguments.repeats, "columns": COLUMNS}
     rows = [
         {

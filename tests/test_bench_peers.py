@@ -38,8 +38,9 @@ def problem(model, chains=CHAINS, draws=DRAWS, steps=8, seed=0, step_size=0.25):
 
 
 def position(block):
-    """`[draws, chains, dim]` of whoever made it."""
-    return np.asarray(block["z"] if isinstance(block, dict) else block)
+    """`[draws, chains, dim]` of whoever made it, on one device or on several."""
+    made = np.asarray(block["z"] if isinstance(block, dict) else block)
+    return made if made.ndim == 3 else np.concatenate(made, axis=1)
 
 
 def z_scores(draws):
@@ -154,7 +155,10 @@ RECIPES = {
 }
 
 
-@pytest.mark.parametrize("name", RECIPES)
+SLOW = {"window_nuts", "numpyro_nuts"}
+
+
+@pytest.mark.parametrize("name", [pytest.param(name, marks=[pytest.mark.slow] * (name in SLOW)) for name in RECIPES])
 def test_peers_that_tune_themselves_go_on_where_they_were(name):
     arviz = pytest.importorskip("arviz_stats.base", reason="pip install 'shoal[diagnostics]'").array_stats
     if name != "numpyro_nuts":
@@ -172,6 +176,7 @@ def test_peers_that_tune_themselves_go_on_where_they_were(name):
             assert abs(values.mean() - truth) < BOUND * error
 
 
+@pytest.mark.slow
 def test_a_device_for_every_chain_draws_the_same_law():
     made = rounds.device_per_chain(
         task_of(), lambda density, chains: recipes.numpyro_nuts(density, chains, warmup_draws=200, draws=800)
@@ -180,6 +185,14 @@ def test_a_device_for_every_chain_draws_the_same_law():
     assert draws.shape == (jax.local_device_count(), 800, 3)
     assert np.abs(draws.mean((0, 1)) - MEAN).max() < 0.3
     assert len(np.unique(draws[:, 0, 0])) == len(draws)
+
+
+def test_what_a_shell_says_of_programs_and_devices_is_left_out(monkeypatch, tmp_path):
+    for name in ("JAX_COMPILATION_CACHE_DIR", "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "XLA_FLAGS"):
+        monkeypatch.setenv(name, "7")
+    monkeypatch.setenv("JAX_NUM_CPU_DEVICES", "7")
+    for sampler in ("shoal", "numpyro_nuts"):
+        assert "7" not in starting.environment(sampler, tmp_path / "cell", "empty").values()
 
 
 def test_a_clock_leaves_out_what_is_not_the_peers(monkeypatch):

@@ -58,7 +58,9 @@ def acceptance(result):
     return float(np.mean(result.sample_stats["acceptance_rate"]))
 
 
-@pytest.mark.parametrize("sampler", SAMPLERS)
+@pytest.mark.parametrize(
+    "sampler", [pytest.param(name, marks=[pytest.mark.slow] * (name in ("mams", "meads"))) for name in SAMPLERS]
+)
 def test_a_constant_makes_no_difference(sampler):
     """A hundred million added to the log density: the right law, by 18 z-scores in all.
 
@@ -112,7 +114,10 @@ def test_when_digits_are_missed(level, dtype, found):
     assert coarse(float("nan"), np.float32) == ()
 
 
-@pytest.mark.parametrize("sampler", ["hmc", "nuts", pytest.param("chees", marks=pytest.mark.slow)])
+GOES_ON = ["hmc", *(pytest.param(name, marks=pytest.mark.slow) for name in ("nuts", "chees"))]
+
+
+@pytest.mark.parametrize("sampler", GOES_ON)
 def test_goes_on_bit_by_bit(sampler, tmp_path):
     whole = sampled(LARGE, SAMPLERS[sampler], num_samples=30)
     sampled(LARGE, SAMPLERS[sampler], num_samples=10, out=tmp_path / "run")

@@ -132,7 +132,7 @@ def _check_both(target: Target, model: Model) -> None:
 def recorded(placement: Placement, model: Model) -> dict[str, Any]:
     """What of it draws depend on to the last bit, as settings of a run."""
     shards, block, rows = placement.layout.shards, model.compiled.row_block, model.number_of_rows
-    cut = block is not None and rows is not None and rows > min(block, ROW_BLOCK)
+    cut = block is not None and rows is not None and rows > block
     return {
         "tile": placement.layout.tile,
         **({DATA_SHARDS: shards} if shards > 1 else {}),
@@ -151,7 +151,7 @@ def as_begun(model: Model, row_block: int | None, settings: Mapping[str, Any]) -
     rows = model.number_of_rows
     if row_block is not None or not settings or rows is None or (rows <= ROW_BLOCK and BLOCK not in settings):
         return model
-    # A run of a version without blocks evaluated all rows at once.
+    # Where none is recorded, all rows were evaluated at once.
     return model.with_row_block(settings.get(BLOCK, rows))
 
 

@@ -23,6 +23,7 @@ from shoal.compile_cache import kept_programs
 from shoal.cores import VARIABLE, cores
 from shoal.diagnostics.estimates import ess_mean, ess_replicated
 from shoal.mesh import Placement
+from shoal.models.causes import cause
 from shoal.models.model import Model
 from shoal.samplers import NUTS, ChEES, Sampler
 from shoal.samplers.arrays import tuning_from_arrays
@@ -90,7 +91,10 @@ def measure(
                 rows.append(row(model, what, tuning, starts[:number], seed))
     if backend != "cpu":
         tell("the same on the CPU")
-        rows += on_cpu(seed, max_chains)
+        try:
+            rows += on_cpu(seed, max_chains)
+        except (OSError, subprocess.CalledProcessError, ValueError) as error:
+            tell(f"the CPU is left out: {cause(error)}")
     settings = {"target": model.name, "dim": model.dim, "warmup": WARMUP, "precision": "float32", "chains": chains}
     published = [row._asdict() for row in PUBLISHED]
     return record("chapter", seed, settings, rows, published=published, caveat=CAVEAT)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from shoal.cli.codes import as_json, debug
+from shoal.cli.codes import as_json, debug, usage
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -73,8 +73,13 @@ def peers(  # noqa: PLR0913  (each is an option of the command)
     from shoal.cores import use_cores
     from shoal.extras import check
 
+    folder = None
     if out is not None:
+        from shoal.bench.record import place
+
         check("matplotlib", "The figure of shoal bench peers", extra="report")
+        with usage():
+            folder = place(str(out))
     if not parts or "start" in parts:
         check("arviz_stats", "Judging the draws of peers", extra="diagnostics")
     use_cores()
@@ -96,15 +101,17 @@ def peers(  # noqa: PLR0913  (each is an option of the command)
             of_starts if not parts or "start" in parts else None,
             tell,
         )
-    if out is not None:
-        from shoal.bench.peers.figure import draw
-        from shoal.bench.record import place, write
-
-        draw(made, write(made, place(str(out))).with_suffix(".png"))
     if as_json:
         print_json(made)
     else:
         show(console(), made)
+    if folder is not None:
+        from shoal.bench.peers.figure import draw
+        from shoal.bench.record import write
+
+        path = write(made, folder)
+        if made["rows"]:
+            draw(made, path.with_suffix(".png"))
 
 
 @contextlib.contextmanager

@@ -127,4 +127,4 @@ def _scanned(problem: Problem, init: Callable[..., Any], draw: Callable[..., Any
         state, program = jax.pmap(init)(share, jax.random.split(key, devices)), jax.pmap(block)
     while True:
         state, kept = jax.block_until_ready(program(state))
-        yield kept[0] if devices == 1 else jnp.concatenate(kept[0], axis=1)
+        yield kept[0]

@@ -43,6 +43,8 @@ def measure(
     for row in parts[GRADIENTS]:
         absent |= row["missing"]
     absent |= {row["sampler"]: row["why"] for row in parts[START] if row["status"] == "missing"}
+    if asked_start is not None:
+        absent |= {name: "not asked for" for name in starting.SAMPLERS if name not in asked_start.samplers}
     seeds = [plan.seed for plan in (asked_gradients, asked_start) if plan is not None]
     record = {
         "benchmark": "peers",

@@ -37,6 +37,8 @@ SAMPLERS = (
 CACHES = ("empty", "filled")
 # A process has as long as this for what its clock leaves out.
 PATIENCE = 2.0
+# What a shell may say of devices, of kept programs and of bytecode, by how it begins; each cell says it for itself.
+CHOSEN = ("PYTHONDONTWRITEBYTECODE", "XLA_FLAGS", "JAX_COMPILATION_CACHE", "JAX_PERSISTENT_CACHE", DEVICES)
 # Of the runs that nothing is told of, which only leave Python's bytecode behind.
 MOMENT = 0.1
 
@@ -83,7 +85,7 @@ def measured(plan: Plan, say: Callable[[str], None] = lambda words: None) -> lis
 
 def environment(sampler: str, folder: Path, programs: str) -> dict[str, str]:
     """Of a process that keeps bytecode and programs in a folder."""
-    kept = {name: value for name, value in os.environ.items() if name not in ("PYTHONDONTWRITEBYTECODE", DEVICES)}
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(CHOSEN)}
     kept["PYTHONPYCACHEPREFIX"] = str(folder / "bytecode")
     if sampler == SHOAL:
         return {**kept, PROGRAMS: str(folder / programs)}
