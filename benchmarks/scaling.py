@@ -71,6 +71,7 @@ def cell(kind: str, amount: int, folder: Path) -> dict:
     import numpy as np
 
     import shoal
+    from shoal.starts import default_superchains
 
     if kind == "rows":
         chains, steps, step_size = CHAINS, 5, 0.2 / math.sqrt(amount)
@@ -79,8 +80,10 @@ def cell(kind: str, amount: int, folder: Path) -> dict:
         chains, steps, step_size = amount, 20, 0.02
         model = shoal.examples.load("breast_cancer")
         centre = np.zeros(model.dim)
+    groups = default_superchains(chains)
     noise = np.random.default_rng(SEED).normal(size=(chains, model.dim))
-    start = centre + 0.01 * step_size * noise
+    # Chains of a superchain begin alike, as by default.
+    start = (centre + 0.01 * step_size * noise)[np.arange(chains) * groups // chains]
 
     def run(draws: int):
         return shoal.sample(

@@ -281,10 +281,13 @@ def nested_of_moments(means: np.ndarray, variances: np.ndarray, ids: np.ndarray)
     Returns:
         `[quantity]`.
     """
-    member = np.equal.outer(ids, np.arange(ids.max() + 1)).astype(float)
-    size = member.sum(axis=0)
+    # Superchains may be as many as chains: nothing here has the size of both.
+    order = np.argsort(ids, kind="stable")
+    size = np.bincount(ids)
+    first = np.cumsum(size) - size
+    total = lambda values: np.add.reduceat(values[:, order], first, axis=1)
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
-        centre = means @ member / size
-        between = (means - centre[:, ids]) ** 2 @ member / np.maximum(size - 1, 1)
-        within = variances @ member / size
+        centre = total(means) / size
+        between = total((means - centre[:, ids]) ** 2) / np.maximum(size - 1, 1)
+        within = total(variances) / size
         return np.sqrt(1 + centre.var(axis=1, ddof=1) / (within + between).mean(axis=1))
