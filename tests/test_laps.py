@@ -132,12 +132,15 @@ def test_a_wrong_mean_shows():
 # ---------------------------------------------------------------------------------------------- what it decides
 
 
-def state(bias=0.1, energy=1e-3, temperature=1.0, taken=1.0, log_density=0.0, dim=4, free=1.0, typical=1.0) -> Pooled:
+def state(
+    bias=0.1, energy=1e-3, temperature=1.0, taken=1.0, log_density=0.0, free=1.0, typical=1.0, dtype=np.float32
+) -> Pooled:
     number = lambda value: jnp.asarray(value, jnp.float32)
+    dim = 4
     ones = jnp.ones(dim)
     return Pooled(
-        number(free), number(taken), ones, ones, number(dim), ones, number(log_density), number(bias),
-        number(temperature), number(energy), number(typical),
+        number(free), number(taken), ones, ones, number(dim), ones, number(log_density), float(np.finfo(dtype).eps),
+        number(bias), number(temperature), number(energy), number(typical),
     )  # fmt: skip
 
 
@@ -170,6 +173,19 @@ def test_no_step_is_short_enough_for_rounding():
     """With a log density of a million in float32 energy errors never fall below about a tenth."""
     assert LAPS().factor(state(0.02, 0.02, log_density=1e6)) > 1.0
     assert LAPS().factor(state(0.02, 0.02)) < 0.5
+    # With the log density in double they do, whatever positions are in.
+    assert LAPS().factor(state(0.02, 0.02, log_density=1e6, dtype=np.float64)) < 0.5
+
+
+def test_the_spacing_is_that_of_log_densities():
+    """Whatever positions are in: with mixed precision of numbers in double."""
+    made = transition(np.zeros((4, 3)), np.zeros((4, 3)), np.zeros(4))
+    with jax.enable_x64(True):
+        for dtype in (np.float32, np.float64):
+            level = jnp.zeros(4, dtype)
+            draw = eqx.tree_at(lambda made: made.after, made, eqx.tree_at(lambda e: e.log_density, made.after, level))
+            now = LAPS().pooled(KERNEL.tuning(3, np.float32), draw, Everyone(jnp.arange(4)[None], 4))
+            assert now.spacing == np.finfo(dtype).eps
 
 
 def test_scales_are_those_of_a_gaussian_wherever_the_ensemble_is_but_near_its_spread():
