@@ -25,34 +25,20 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
-import numpyro.distributions as dist
 
-import shoal
 from shoal.bench.draws import STEPS, whole_draws
 from shoal.bench.machine import about
-from shoal.examples import breast_cancer, load
+from shoal.bench.peers.posteriors import load
 from shoal.mesh import Placement
 
 STEP_SIZE = 0.02
 SECONDS = 1.0  # of work in one measurement
 
 
-def numpyro_log_likelihood(params, rows):
-    """The likelihood by NumPyro's distribution."""
-    logits = rows["x"] @ (params["tau"] * params["lamb"] * params["beta"])
-    return dist.Bernoulli(logits=logits).log_prob(rows["y"]).sum()
-
-
 def targets():
     """The founding posterior with the likelihood that ships, and with NumPyro's."""
-    shipped = load("breast_cancer")
-    numpyro = shoal.Model(
-        params={"tau": shoal.positive(), "lamb": shoal.positive(30), "beta": shoal.real(30)},
-        log_prior=breast_cancer.log_prior,
-        log_likelihood=numpyro_log_likelihood,
-        data=shipped.data,
-    )
-    return {"shipped": shipped.target(np.float32), "numpyro": numpyro.target(np.float32)}
+    names = {"shipped": "breast_cancer", "numpyro": "breast_cancer_bernoulli"}
+    return {likelihood: load(name).target(np.float32) for likelihood, name in names.items()}
 
 
 def shoal_draws(target, position):

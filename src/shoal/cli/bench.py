@@ -1,8 +1,6 @@
 """`shoal bench`: what this machine makes of Shoal, and how two such measurements differ."""
 
-import contextlib
-from collections.abc import Callable, Iterator, Mapping
-from pathlib import Path
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -10,6 +8,7 @@ import click
 from shoal.cli import targets
 from shoal.cli.bench_peers import peers
 from shoal.cli.codes import as_json, debug, usage
+from shoal.cli.measuring import devices, finish, out, ready, seed, telling
 from shoal.cli.sample import use_cpu_devices
 
 if TYPE_CHECKING:
@@ -33,11 +32,6 @@ class Counts(click.ParamType):
         if not counts or min(counts) < 1:
             self.fail(f"{value!r}: expected whole numbers from 1 on, with commas between them, such as 1,64,1024.")
         return counts
-
-
-seed = click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Decides every draw.")
-devices = click.option("--devices", type=click.IntRange(min=1), help="CPU devices to use.  [default: one per core]")
-out = click.option("--out", metavar="DIR", help="A directory for JSON and figure.  [default: only the terminal]")
 
 
 @click.group(invoke_without_command=True, short_help="Measure this machine; compare two measurements.")
@@ -100,49 +94,6 @@ def device(target: str, out: str | None, as_json: bool, **options: Any) -> None:
     with telling() as tell, usage():
         made = benchmark.measure(model, tell=tell, **asked)
     finish(made, folder, as_json, show_device, of_device)
-
-
-def ready(out: str | None) -> Path | None:
-    """The directory for results, before minutes are spent on them; None where nothing is to be written."""
-    if out is None:
-        return None
-    from shoal.bench.record import place
-    from shoal.extras import check
-
-    check("matplotlib", "The figure of shoal bench (--out)", extra="report")
-    with usage():
-        return place(out)
-
-
-@contextlib.contextmanager
-def telling() -> Iterator[Callable[[str], None]]:
-    """Tell on a terminal what is going on, in a line that goes away."""
-    from shoal.cli.terminal import console
-
-    with console(stderr=True).status("starting") as status:
-        yield lambda words: status.update(words)
-
-
-def finish(
-    made: Mapping[str, Any],
-    folder: Path | None,
-    as_json: bool,
-    show: "Callable[[Console, Mapping[str, Any]], None]",
-    draw: Callable[[Mapping[str, Any], Path], None],
-) -> None:
-    """Print what was measured, write it and draw it."""
-    from shoal.bench.record import write
-    from shoal.cli.terminal import console, print_json, print_pairs
-
-    if as_json:
-        print_json(made)
-    else:
-        show(console(), made)
-    if folder is not None:
-        path = write(made, folder)
-        draw(made, path.with_suffix(".png"))
-        if not as_json:
-            print_pairs(console(), [("written", f"{path}, {path.with_suffix('.png').name}")], wrap=False)
 
 
 def show_device(out: "Console", made: Mapping[str, Any]) -> None:

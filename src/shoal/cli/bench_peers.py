@@ -1,13 +1,12 @@
 """`shoal bench peers`: Shoal beside BlackJAX, NumPyro and nutpie on this machine."""
 
-import contextlib
-from collections.abc import Callable, Iterator, Mapping
-from pathlib import Path
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from shoal.cli.codes import as_json, debug, usage
+from shoal.cli.codes import as_json, debug
+from shoal.cli.measuring import finish, out, ready, seed, telling
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -47,8 +46,8 @@ QUICK = {"chains": (64, 1_024), "samplers": ("shoal", "blackjax_chees", "numpyro
     help="Seconds after which a start has failed.",
 )
 @click.option("--quick", is_flag=True, help="Fewer chains, samplers and repeats: some minutes instead of an hour.")
-@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of starts and draws.")
-@click.option("--out", type=click.Path(file_okay=False, path_type=Path), help="Write peers.json and peers.png there.")
+@seed
+@out
 @as_json
 @debug
 def peers(  # noqa: PLR0913  (each is an option of the command)
@@ -60,7 +59,7 @@ def peers(  # noqa: PLR0913  (each is an option of the command)
     limit: float,
     quick: bool,
     seed: int,
-    out: Path | None,
+    out: str | None,
     as_json: bool,
 ) -> None:
     r"""Measure Shoal beside BlackJAX, NumPyro and nutpie: same posteriors, same machine, in turns.
@@ -73,19 +72,13 @@ def peers(  # noqa: PLR0913  (each is an option of the command)
     from shoal.cores import use_cores
     from shoal.extras import check
 
-    folder = None
-    if out is not None:
-        from shoal.bench.record import place
-
-        check("matplotlib", "The figure of shoal bench peers", extra="report")
-        with usage():
-            folder = place(str(out))
+    folder = ready(out)
     if not parts or "start" in parts:
         check("arviz_stats", "Judging the draws of peers", extra="diagnostics")
     use_cores()
     from shoal.bench.peers import gradients, measuring, starting
+    from shoal.bench.peers.figure import draw
     from shoal.bench.peers.posteriors import POSTERIORS
-    from shoal.cli.terminal import console, print_json
 
     _known("--posterior", posteriors, tuple(POSTERIORS))
     _known("--sampler", samplers, starting.SAMPLERS)
@@ -101,30 +94,7 @@ def peers(  # noqa: PLR0913  (each is an option of the command)
             of_starts if not parts or "start" in parts else None,
             tell,
         )
-    if as_json:
-        print_json(made)
-    else:
-        show(console(), made)
-    if folder is not None:
-        from shoal.bench.peers.figure import draw
-        from shoal.bench.record import write
-
-        path = write(made, folder)
-        if made["rows"]:
-            draw(made, path.with_suffix(".png"))
-
-
-@contextlib.contextmanager
-def telling() -> Iterator[Callable[[str], None]]:
-    """Tell what is going on: on a terminal in a line that goes away, elsewhere in lines."""
-    from shoal.cli.terminal import console
-
-    err = console(stderr=True)
-    if not err.is_terminal:
-        yield lambda words: click.echo(words, err=True)
-        return
-    with err.status("starting") as status:
-        yield lambda words: status.update(words)
+    finish(made, folder, as_json, show, draw)
 
 
 def _known(option: str, given: tuple[str, ...], names: tuple[str, ...]) -> None:
