@@ -335,7 +335,7 @@ def test_what_cannot_be_is_refused_at_the_door(command, words, said):
 def test_a_place_that_cannot_be_written_is_refused_before_measuring(command, tmp_path):
     pytest.importorskip("matplotlib")
     (tmp_path / "file").write_text("in the way")
-    for name in ("device", "chapter"):
+    for name in ("device", "chapter", "peers"):
         code, _, err = command("bench", name, "--out", tmp_path / "file" / "below")
         assert code == 2
         assert "cannot be written" in " ".join(err.split())

@@ -184,8 +184,9 @@ def specs_of(tree: PyTree, spec: PartitionSpec) -> PyTree:
     def of(node: Any) -> Any:
         if not is_sharded(node):
             return spec
-        along = lambda axes: lambda leaf: jax.tree.map(lambda _: PartitionSpec(*axes), leaf)
-        return eqx.tree_at(lambda d: (d.shards, d.rest), node, (along((DATA,))(node.shards), along(())(node.rest)))
+        every = lambda tree, spec: jax.tree.map(lambda _: spec, tree)
+        parts = every(node.shards, PartitionSpec(DATA)), every(node.rest, PartitionSpec())
+        return eqx.tree_at(lambda data: (data.shards, data.rest), node, parts)
 
     return jax.tree.map(of, tree, is_leaf=is_sharded)
 

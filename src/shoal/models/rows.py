@@ -38,7 +38,7 @@ class RowSum:
         """Evaluate at one point; data that are split over devices are summed over these, once per gradient."""
         if not isinstance(data, Sharded):
             return self._of_blocks(params, data)
-        shared = _stated(lambda params, data: self._of_shards(params, data))(params, data)
+        shared = _stated(self._of_shards)(params, data)
         return shared + self.term(params, data.rest) if data.left else shared
 
     def _of_shards(self, params: PyTree, data: Sharded) -> tuple[Array, PyTree]:
