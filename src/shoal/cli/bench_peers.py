@@ -163,7 +163,8 @@ def _table(title: str, headings: list[str]) -> "Table":
     from rich.table import Table
 
     table = Table(box=None, padding=(0, 0, 0, 2), header_style="dim", pad_edge=False)
-    table.add_column(title, no_wrap=True)
+    # Where it is narrow, names of samplers break, and not those of what was measured.
+    table.add_column(title, overflow="fold")
     for heading in headings:
         table.add_column(heading, justify="right", no_wrap=True)
     return table

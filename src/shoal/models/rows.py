@@ -17,7 +17,7 @@ from jaxtyping import Array, Float, PyTree
 from shoal.target import Sharded
 
 # Draws of a model with more rows depend on it to the last bit, so it is a constant. With 32 chains and 50 columns the
-# intermediate results of so many rows take 1 MB; measured on one core, a million rows: 8,192 at once make 1.5 to 2.6
+# intermediate results of so many rows take 1 MB; measured on one core, a million rows: 8,192 at once make 1.5 to 2.4
 # times the gradients a second of all at once, 4,096 and 16,384 the same within a tenth.
 ROW_BLOCK = 8192
 
