@@ -259,6 +259,7 @@ def test_the_examples_are_right(whole, name):
     # Smaller ones are the same models and take less time.
     smaller = {
         "gaussian_process": {"num_points": 10},
+        "neural_network": {"num_rows": 20, "num_hidden": 4},
         "sparse_logistic": {"num_rows": 50, "num_columns": 10},
         "stochastic_volatility": {"num_times": 10},
     }

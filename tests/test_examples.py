@@ -240,6 +240,24 @@ def test_groups_of_the_diabetes_example_are_balanced():
     assert len(model.coords["age"]) == 10
 
 
+def test_neural_network_is_its_law_by_other_code():
+    model = load("neural_network", num_hidden=5, num_rows=20, num_columns=3)
+    x, y = model.data["x"].astype(float), model.data["y"].astype(float)
+
+    def plain(z):
+        w, b, v, noise = z[:15].reshape(3, 5), z[15:20], z[20:25], jnp.exp(z[25])
+        mean = jnp.array([sum(2 / 5**0.5 * v[h] * jnp.tanh(row @ w[:, h] + b[h]) for h in range(5)) for row in x])
+        prior = norm.logpdf(z[:25]).sum() + norm.logpdf(noise, scale=0.5)
+        return prior + norm.logpdf(y, mean, noise).sum() + z[25]
+
+    with jax.enable_x64(True):
+        position = jnp.asarray(0.5 * np.random.default_rng(0).normal(size=(4, 26)))
+        value, gradient = model.target(np.float64)(position)
+        expected, slope = jax.vmap(jax.value_and_grad(plain))(position)
+        np.testing.assert_allclose(value - value[0], expected - expected[0], rtol=1e-9)
+        np.testing.assert_allclose(gradient, slope, rtol=1e-8, atol=1e-9)
+
+
 @pytest.mark.parametrize(
     ("build", "words"),
     [
@@ -249,6 +267,7 @@ def test_groups_of_the_diabetes_example_are_balanced():
         (lambda: load("sparse_logistic", num_rows=0), "num_rows is 0"),
         (lambda: load("sparse_logistic", num_columns=2.5), r"num_columns is 2\.5"),
         (lambda: load("stochastic_volatility", num_times=1), "num_times is 1"),
+        (lambda: load("neural_network", num_hidden=0), "num_hidden is 0"),
     ],
 )
 def test_refusals(build, words):

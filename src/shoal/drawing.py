@@ -12,6 +12,7 @@ from shoal.compiling import give_back
 from shoal.deciding import Decision, Sink, centre
 from shoal.diagnostics.findings import Finding
 from shoal.paths import by_path
+from shoal.placing import tuning_of
 from shoal.results.background import BackgroundDraws
 from shoal.results.draws import Header, MemoryDraws
 from shoal.results.failure import cut_short, ended, unfinished
@@ -44,7 +45,7 @@ def sampled(session: Session, settings: dict[str, Any]) -> Result:
     warm = warmed(session)
     session.visited = warm.visited
     # Fetched before sampling: a device that fails there may give nothing back afterwards.
-    tuning = by_path(warm.run.tuning)
+    tuning = tuning_of(by_path(warm.run.tuning), session.placement.layout.parts)
     began = time.perf_counter()
     sampling = session.sampling.program
     run = eqx.tree_at(lambda r: r.tuning, warm.run, request.sampler.frozen(warm.run.tuning))

@@ -83,7 +83,7 @@ def start(  # noqa: PLR0913  (the arguments of `shoal.sample`)
         keep: names of the quantities that are kept, "moments" or "none".
         save_warmup: whether the draws of the warmup are, too.
         tile: chains that are evaluated at once.
-        mesh: into how many parts the chains and the rows of the data go.
+        mesh: into how many parts the chains, the rows of the data and the parameters go.
         row_block: rows of the data that are evaluated at once.
         deterministic: whether the same seed gives the same draws on a GPU, too.
         max_seconds: that the run may take; time in which it is paused does not count.

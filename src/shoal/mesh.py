@@ -11,7 +11,7 @@ rows, and they sum these. How many do changes the last bits.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import equinox as eqx
@@ -22,7 +22,7 @@ from jax.lax import dynamic_index_in_dim, dynamic_update_index_in_dim
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Float, Int, PyTree
 
-from shoal.target import Sharded, Target, is_sharded
+from shoal.target import PARAMETERS, Sharded, Target, is_sharded
 
 CHAINS, DATA = "chains", "data"
 
@@ -37,6 +37,9 @@ TILE_ON_ACCELERATORS = 16_384
 # Rows of a shard are a multiple of so many: a multiple of 64 bytes.
 EVEN = 64
 
+# Coordinates that are too few to be worth splitting, for each device.
+FEW = 8
+
 # Few of the chains of an ensemble move in the rows of all, and run the program of all, where that leaves no more than
 # this many times as many rows: compiling another takes a second or two.
 ROOMY = 4
@@ -50,26 +53,28 @@ class Layout:
         tile: chains of a tile.
         devices: where the tiles go, the same number of tiles to each group; groups one after another.
         room: rows for chains on each device.
-        shards: devices of a group, which have the same chains and share the rows of the data.
+        shards: how many share the rows of the data of a group's chains.
+        parts: devices of each of these, which share the coordinates of the positions.
     """
 
     tile: int
     devices: tuple[Any, ...]
     room: int
     shards: int = 1
+    parts: int = 1
 
     @property
     def groups(self) -> int:
         """How many parts the chains are in."""
-        return len(self.devices) // self.shards
+        return len(self.devices) // (self.shards * self.parts)
 
     @cached_property
     def mesh(self) -> Mesh:
         """The devices in a row; of one device, too, so that one device and many run the same program."""
-        devices = np.array(self.devices)
-        if self.shards == 1:
-            return Mesh(devices, (CHAINS,))
-        return Mesh(devices.reshape(-1, self.shards), (CHAINS, DATA))
+        axes = {CHAINS: self.groups} | {
+            name: count for name, count in ((DATA, self.shards), (PARAMETERS, self.parts)) if count > 1
+        }
+        return Mesh(np.array(self.devices).reshape(*axes.values()), tuple(axes))
 
     def split(self, tree: PyTree) -> PyTree:
         """`[chains, ...]` to `[tiles, tile, ...]`."""
@@ -90,21 +95,26 @@ class Placement:
 
     @classmethod
     def of(
-        cls, num_chains: int, tile: int | None = None, devices: Sequence[Any] | None = None, shards: int = 1
+        cls,
+        num_chains: int,
+        tile: int | None = None,
+        devices: Sequence[Any] | None = None,
+        shards: int = 1,
+        parts: int = 1,
     ) -> "Placement":
         """The default placement: the backend's tile, as many groups of local devices as there are tiles for."""
         devices = jax.local_devices() if devices is None else devices
-        groups = len(devices) // shards
+        each = shards * parts
+        groups = len(devices) // each
         tile = min(tile or TILE.get(devices[0].platform) or _even(-(-num_chains // groups)), num_chains)
         groups = min(groups, -(-num_chains // tile))
-        return cls(
-            num_chains, Layout(tile, tuple(devices[: groups * shards]), tile * _share(num_chains, tile, groups), shards)
-        )
+        room = tile * _share(num_chains, tile, groups)
+        return cls(num_chains, Layout(tile, tuple(devices[: groups * each]), room, shards, parts))
 
     def part(self, num_chains: int) -> "Placement":
         """Of some of the chains: on a CPU, unless they are few among many, in the rows and by the program of all."""
         tile, devices = self.layout.tile, self.layout.devices
-        of_their_own = Placement.of(num_chains, min(tile, num_chains), devices, self.layout.shards)
+        of_their_own = Placement.of(num_chains, min(tile, num_chains), devices, self.layout.shards, self.layout.parts)
         # In tiles, of which there are as many on any number of devices: draws depend on the tile.
         roomy = -(-self.num_chains // tile) <= ROOMY * -(-num_chains // tile)
         return replace(self, num_chains=num_chains) if roomy and devices[0].platform == "cpu" else of_their_own
@@ -137,6 +147,8 @@ class Placement:
         """Put arrays where they belong: split along their leading axis, or a copy on every device; data as they are."""
         arrays, rest = eqx.partition(jax.tree.map(_on_host, tree), eqx.is_array_like)
         specs = specs_of(arrays, PartitionSpec(CHAINS) if split else PartitionSpec())
+        if split and self.layout.parts > 1:
+            specs = jax.tree.map(partial(_in_parts, self.layout.parts), specs, arrays, is_leaf=is_spec)
         where = jax.tree.map(lambda spec: NamedSharding(self.layout.mesh, spec), specs, is_leaf=is_spec)
         return eqx.combine(jax.device_put(arrays, where), rest)
 
@@ -189,6 +201,44 @@ def specs_of(tree: PyTree, spec: PartitionSpec) -> PyTree:
         return eqx.tree_at(lambda data: (data.shards, data.rest), node, parts)
 
     return jax.tree.map(of, tree, is_leaf=is_sharded)
+
+
+def _in_parts(parts: int, spec: PartitionSpec, leaf: Any) -> PartitionSpec:
+    """How an array lies on a mesh whose devices share coordinates: its last axis is split over them where it is long.
+
+    It does not change what is computed: the compiler sees to that, whatever is where.
+    """
+    split = leaf.ndim > len(spec) and leaf.shape[-1] % parts == 0 and leaf.shape[-1] >= FEW * parts
+    return PartitionSpec(*spec, *[None] * (leaf.ndim - 1 - len(spec)), PARAMETERS) if split else spec
+
+
+def shardings(tree: PyTree, where: Any, mesh: Mesh) -> PyTree:
+    """Where `Placement.place` puts arrays.
+
+    Args:
+        tree: of arrays.
+        where: how they lie on the axes of chains and data, a prefix of the tree.
+        mesh: of all devices.
+    """
+    parts = mesh.shape.get(PARAMETERS, 1)
+    place = lambda spec, leaf: NamedSharding(mesh, _in_parts(parts, spec, leaf) if spec and parts > 1 else spec)
+    each = lambda spec, tree: jax.tree.map(partial(place, spec), tree)
+    return jax.tree.map(each, where, tree, is_leaf=is_spec)
+
+
+def placed(tree: PyTree, where: Any, mesh: Mesh) -> PyTree:
+    """What a group of devices that share coordinates has computed, where the next program expects it.
+
+    Args:
+        tree: of arrays, as a program sees them that each group runs.
+        where: as for `shardings`.
+        mesh: as for `shardings`; where devices do not share coordinates nothing is done.
+    """
+    if PARAMETERS not in mesh.shape:
+        return tree
+    own = lambda spec: PartitionSpec(*(axis if axis == PARAMETERS else None for axis in spec))
+    specs = jax.tree.map(lambda sharding: own(sharding.spec), shardings(tree, where, mesh))
+    return jax.lax.with_sharding_constraint(tree, specs)
 
 
 def inside(tree: PyTree) -> PyTree:

@@ -12,31 +12,47 @@ from shoal.mesh import CHAINS, DATA, Placement
 from shoal.models import datasets
 from shoal.models.causes import cause
 from shoal.models.compiled import check_sum_over_rows
+from shoal.models.compiled import in_parts as compiled_in_parts
 from shoal.models.model import Model
 from shoal.models.rows import ROW_BLOCK
-from shoal.target import Target
+from shoal.target import PARAMETERS, Target
 
 # Settings of a run.
-DATA_SHARDS, BLOCK = "data_shards", "row_block"
+DATA_SHARDS, PARAMETER_PARTS, BLOCK = "data_shards", "parameter_parts", "row_block"
+# What devices share that have the same chains.
+_SHARED = {DATA: "rows", PARAMETERS: "coordinates"}
 
 
 def checked_mesh(mesh: Any, model: Model, deterministic: bool) -> dict[str, int]:
-    """Into how many parts chains and data go, as far as it is said; nothing where no mesh is given.
+    """Into how many parts chains, data and parameters go, as far as it is said; nothing where no mesh is given.
 
     Raises:
-        ValueError: something else than chains and data is to be split, or data of which nobody knows how.
+        ValueError: something else is to be split, or data or parameters of which nobody knows how.
     """
     if mesh is None:
         return {}
-    if not isinstance(mesh, Mapping) or not set(mesh) <= {CHAINS, DATA}:
+    if not isinstance(mesh, Mapping) or not set(mesh) <= {CHAINS, DATA, PARAMETERS}:
         raise ValueError(
-            f"mesh={mesh!r}: expected how many parts the chains and the rows of the data are in, such as "
-            f'{{"{CHAINS}": 4, "{DATA}": 2}} on eight devices; either may be left out.'
+            f"mesh={mesh!r}: expected how many parts the chains, the rows of the data and the parameters are in, such "
+            f'as {{"{CHAINS}": 4, "{DATA}": 2}} or {{"{CHAINS}": 2, "{PARAMETERS}": 4}} on eight devices; each may be '
+            "left out."
         )
     for name, count in mesh.items():
         check_count(f"mesh[{name!r}]", count, 1)
-    parts = {DATA: 1} | {name: int(count) for name, count in mesh.items()}
+    parts = {DATA: 1, PARAMETERS: 1} | {name: int(count) for name, count in mesh.items()}
     shards = parts[DATA]
+    together = next((name for name in (DATA, PARAMETERS) if parts[name] > 1), None)
+    if together is not None and not deterministic:
+        raise ValueError(
+            f"mesh has {together!r}: {parts[together]} with deterministic=False: devices that share the "
+            f"{_SHARED[together]} of the same chains compute the rest of them each by itself, and have to come to the "
+            "same bits. Leave deterministic=False out."
+        )
+    if parts[PARAMETERS] > model.dim:
+        raise ValueError(
+            f"mesh has {PARAMETERS!r}: {parts[PARAMETERS]}, but the model '{model.name}' has {model.dim} unconstrained "
+            "coordinates. Use as many devices or fewer."
+        )
     if shards == 1:
         return parts
     rows = model.number_of_rows
@@ -46,18 +62,13 @@ def checked_mesh(mesh: Any, model: Model, deterministic: bool) -> dict[str, int]
             "rows. Give shoal.Model the two parts log_prior(params) and log_likelihood(params, rows), with data= whose "
             f"leaves share their leading axis; or split the chains alone, mesh={{'{CHAINS}': ...}}."
         )
-    if not deterministic:
-        raise ValueError(
-            f"mesh has {DATA!r}: {shards} with deterministic=False: devices that share the rows of the same chains "
-            "compute the rest of them each by itself, and have to come to the same bits. Leave deterministic=False out."
-        )
     if rows < shards:
         raise ValueError(f"mesh has {DATA!r}: {shards}, but the data have {rows} rows. Use as many devices or fewer.")
     return parts
 
 
 def placement_of(num_chains: int, tile: int | None, mesh: Mapping[str, int], settings: Mapping[str, Any]) -> Placement:
-    """Where the chains are, and how many devices share the data: as asked for, or as of the run that goes on.
+    """Where the chains are, and how many devices share the rest: as asked for, or as of the run that goes on.
 
     Args:
         num_chains: that move.
@@ -70,15 +81,17 @@ def placement_of(num_chains: int, tile: int | None, mesh: Mapping[str, int], set
     """
     tile = settings.get("tile") if tile is None else tile
     shards = mesh.get(DATA, settings.get(DATA_SHARDS, 1))
+    parts = mesh.get(PARAMETERS, settings.get(PARAMETER_PARTS, 1))
     devices = jax.local_devices()
-    groups = mesh.get(CHAINS, max(1, len(devices) // shards))
-    if groups * shards > len(devices):
-        asked = " x ".join(f"{count} ({name})" for name, count in ((CHAINS, groups), (DATA, shards)))
+    groups = mesh.get(CHAINS, max(1, len(devices) // (shards * parts)))
+    if groups * shards * parts > len(devices):
+        every = ((CHAINS, groups, 1), (DATA, shards, 2), (PARAMETERS, parts, 2))
+        asked = " x ".join(f"{count} ({name})" for name, count, least in every if count >= least)
         raise ValueError(
             f"mesh asks for {asked} devices, but JAX shows {len(devices)} ({devices[0].device_kind}). Ask for as many "
             "or fewer; on a CPU the environment variable JAX_NUM_CPU_DEVICES sets how many there are."
         )
-    return Placement.of(num_chains, tile, devices[: groups * shards], shards)
+    return Placement.of(num_chains, tile, devices[: groups * shards * parts], shards, parts)
 
 
 def targets_of(model: Model, dtype: type, mixed: bool, placement: Placement) -> tuple[Target, Target]:
@@ -104,7 +117,8 @@ def targets_of(model: Model, dtype: type, mixed: bool, placement: Placement) -> 
         check_sum_over_rows(model.compiled, model.data)
         functions = model.compiled.log_density, model.compiled.constrain
         with jax.enable_x64(dtype is np.float64):
-            target = Target(*functions, datasets.on_host(model.data, dtype), model.dim)
+            beside = model.compiled.beside
+            target = Target(*functions, datasets.on_host(model.data, dtype), model.dim, beside=beside)
         if mixed:
             target = _with_double(target, datasets.on_host(model.data, np.float64))
         target = spread = placement.spread(target)
@@ -136,6 +150,7 @@ def recorded(placement: Placement, model: Model) -> dict[str, Any]:
     return {
         "tile": placement.layout.tile,
         **({DATA_SHARDS: shards} if shards > 1 else {}),
+        **({PARAMETER_PARTS: placement.layout.parts} if placement.layout.parts > 1 else {}),
         **({BLOCK: block} if cut else {}),
     }
 
@@ -155,6 +170,44 @@ def as_begun(model: Model, row_block: int | None, settings: Mapping[str, Any]) -
     return model.with_row_block(settings.get(BLOCK, rows))
 
 
+def in_parts(model: Model, parts: int) -> Model:
+    """The model with its unconstrained coordinates in so many equal parts, one after another."""
+    if parts == 1:
+        return model
+    dims, coords = model.dims | model.generated_dims, model.coords | model.generated_coords
+    same = Model.from_parts(
+        compiled_in_parts(model.compiled, parts), model.data, dims=dims, coords=coords, name=model.name
+    )
+    same.origin = model.origin
+    return same
+
+
+def tuning_of(arrays: Mapping[str, np.ndarray], parts: int) -> dict[str, np.ndarray]:
+    """A tuning as a result has it: its arrays by coordinate are in the order of a model in so many parts."""
+    return dict(arrays) | ({PARAMETER_PARTS: np.asarray(parts)} if parts > 1 else {})
+
+
+def tuning_here(tuning: Mapping[str, np.ndarray] | None, parts: int) -> Mapping[str, np.ndarray] | None:
+    """The arrays of a tuning that a result had.
+
+    Raises:
+        ValueError: it is of a model in another number of parts.
+    """
+    if tuning is None:
+        return None
+    there = int(tuning.get(PARAMETER_PARTS, 1))
+    if there != parts:
+        raise ValueError(
+            f"tuning is of a run whose parameters were in {there} parts, and orders their coordinates likewise, but "
+            f'here they are in {parts}. Give mesh={{"{PARAMETERS}": {there}, ...}}, or let the run find a tuning of '
+            "its own."
+        )
+    return {name: array for name, array in tuning.items() if name != PARAMETER_PARTS}
+
+
 def as_recorded(settings: Mapping[str, Any]) -> dict[str, Any]:
     """The arguments of `shoal.sample` that have a run go on as it was placed."""
-    return {"tile": settings["tile"], "mesh": {DATA: settings.get(DATA_SHARDS, 1)}}
+    return {
+        "tile": settings["tile"],
+        "mesh": {DATA: settings.get(DATA_SHARDS, 1), PARAMETERS: settings.get(PARAMETER_PARTS, 1)},
+    }

@@ -36,7 +36,7 @@ class KeepDraws:
         return {
             "values": {name: value for name, value in values.items() if self.names is None or name in self.names},
             "stats": {
-                "lp": transition.after.log_density,
+                "lp": target.of_model(transition.after.log_density, transition.after.position),
                 "acceptance_rate": info.acceptance_rate,
                 **energy,
                 "energy_error": info.energy_error,

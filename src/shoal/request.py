@@ -92,8 +92,8 @@ class Call:
         initial_positions: as they were given.
         num_superchains: as they were given.
         tile: chains that are evaluated at once; None to choose.
-        mesh: how many parts the chains and the rows of the data are in; of what is not said, as many as there are
-            devices for, and all rows together.
+        mesh: how many parts the chains, the rows of the data and the parameters are in; of chains, where it is not
+            said, as many as there are devices for, and of the others one.
         row_block: rows of the data that are evaluated at once; None to choose.
         deterministic: whether the same seed gives the same draws on a GPU, too.
         max_seconds: that it may take.

@@ -8,7 +8,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import Mesh, PartitionSpec
 from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree
 
 from shoal.adaptation.base import Adaptation
@@ -16,11 +16,24 @@ from shoal.compile_cache import settled
 from shoal.compiling import Compiled, compiled
 from shoal.ensemble import Ensemble
 from shoal.kernels.base import AnyKernel
-from shoal.mesh import CHAINS, Layout, Placement, Pool, inside, is_spec, isolated, over_tiles, specs_of, through_tiles
+from shoal.mesh import (
+    CHAINS,
+    Layout,
+    Placement,
+    Pool,
+    inside,
+    is_spec,
+    isolated,
+    over_tiles,
+    placed,
+    shardings,
+    specs_of,
+    through_tiles,
+)
 from shoal.program import Program, Run
 from shoal.statistics.base import Statistic
 from shoal.sweep import learned, sweep_of_tile
-from shoal.target import Target
+from shoal.target import PARAMETERS, Target
 
 # Long enough to cost nothing, short enough that an interrupt is answered.
 CHUNK_SECONDS = 0.5
@@ -130,8 +143,7 @@ def _fresh(
 ) -> tuple[PyTree, dict[str, PyTree]]:
     fresh = adaptation.init(tuning), {name: fold.init(ensemble, target) for name, fold in folds.items()}
     # Where `advance` leaves them: cut up by the host they would be moved by programs of their own.
-    everywhere, chains = (NamedSharding(mesh, PartitionSpec(*axes)) for axes in ((), (CHAINS,)))
-    return jax.lax.with_sharding_constraint(fresh, (everywhere, chains))
+    return jax.lax.with_sharding_constraint(fresh, shardings(fresh, (PartitionSpec(), PartitionSpec(CHAINS)), mesh))
 
 
 def frozen(program: Program, run: Run, placement: Placement) -> PyTree:
@@ -251,9 +263,11 @@ def on_mesh(function: Callable[..., Any], mesh: Mesh, where: Any, outside: Any) 
 
     def spread(arguments: tuple[Any, ...]) -> Any:
         arrays, rest = eqx.partition(arguments, eqx.is_array)
-        local = lambda arrays: function(inside(eqx.combine(arrays, rest)))
+        local = lambda arrays: placed(function(inside(eqx.combine(arrays, rest))), outside, mesh)
         specs = jax.tree.map(lambda spec, tree: specs_of(tree, spec), where, arrays, is_leaf=is_spec)
-        return jax.shard_map(local, mesh=mesh, in_specs=(specs,), out_specs=outside, check_vma=False)(arrays)
+        own = frozenset(mesh.axis_names) - {PARAMETERS}
+        of_all = jax.shard_map(local, mesh=mesh, in_specs=(specs,), out_specs=outside, axis_names=own, check_vma=False)
+        return of_all(arrays)
 
     return spread
 

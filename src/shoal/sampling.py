@@ -23,7 +23,7 @@ from shoal.durable.identity import differences, identity, other_run
 from shoal.models.model import Model
 from shoal.objects import Objects, place_of
 from shoal.paths import by_path
-from shoal.placing import as_begun, as_recorded, placement_of, targets_of
+from shoal.placing import as_begun, as_recorded, in_parts, placement_of, targets_of, tuning_here
 from shoal.progress import ChunkReport, progress
 from shoal.randomness import root_key
 from shoal.request import Call, Request, checked_call
@@ -102,9 +102,10 @@ def sample(  # noqa: PLR0913  (the front door: each is a choice that users make)
             and the group `warmup_posterior`. Nothing is judged by them, and other draws stay the same.
         tile: chains that are evaluated at once; draws depend on it to the last bit. By default 32 on a CPU, and on an
             accelerator all its chains, up to 16,384.
-        mesh: into how many parts the chains and the rows of the data go, each on a local device: `{"chains": 4,
-            "data": 2}` needs eight. By default the chains go over all devices. Rows are split of a model with
-            `log_likelihood`; how many parts they are in changes draws in the last bits.
+        mesh: into how many parts the chains, the rows of the data and the parameters go, each on a local device:
+            `{"chains": 4, "data": 2}` needs eight, and so does `{"chains": 2, "parameters": 4}`. By default the chains
+            go over all devices. Rows are split of a model with `log_likelihood`; how many parts they are in changes
+            draws in the last bits, and parts of the parameters are other draws.
         row_block: rows of the data that are evaluated at once, of a model with `log_likelihood`; draws depend on it
             to the last bit where there are more. By default 8,192.
         deterministic: whether the same seed gives the same draws on a GPU, too. Without it models that index their
@@ -201,6 +202,8 @@ def carried_out(
         before = {} if there is None else there.settings
         model = as_begun(model, call.row_block, before)
         placement = placement_of(num_chains, call.tile, call.mesh, before)
+        parts = placement.layout.parts
+        model, request = in_parts(model, parts), replace(request, tuning=tuning_here(request.tuning, parts))
         warn_of_idle_cores(placement.num_padded // placement.layout.tile)
         began = time.perf_counter()
         target, spread = targets_of(model, request.dtype, request.mixed, placement)
@@ -208,7 +211,7 @@ def carried_out(
         root = root_key(call.seed)
         sampling = SamplingPhase.of(request, model, spread, placement)
         sampling.prepare(request, placement, root, expected_tuning(request, target.dim))
-        starts = _starts(call, target, root, there)
+        starts = _starts(call, model, target, root, there)
         groups = call.num_superchains or default_superchains(num_chains)
         groups = int(groups) if call.initial_positions is None else int(starts.superchain.max()) + 1
         settings = recorded_settings(request, model, placement, groups, call.seed)
@@ -220,7 +223,7 @@ def carried_out(
                 sampler=by_path(request.sampler),
                 initial_positions=starts.position if starts.chosen else None,
             )
-            _begun(folder, there, Beginning(asked, settings, versions(), starts, request.tuning))
+            _begun(folder, there, Beginning(asked, settings, versions(), starts, call.request.tuning))
         seconds = time.perf_counter() - began
         with watched(folder, model, settings, call.tensorboard) as watch:
             session = Session(
@@ -230,15 +233,15 @@ def carried_out(
     return result if folder is None or folder.mirror is None else folder.mirror.delivered(result, stop)
 
 
-def _starts(call: Call, target: Target, root: Any, there: Beginning | None) -> Starts:
+def _starts(call: Call, model: Model, target: Target, root: Any, there: Beginning | None) -> Starts:
     """Where the chains begin: as given, as a run on disk began, or anywhere."""
     request = call.request
     if call.initial_positions is not None:
-        return given(call.model, target, call.initial_positions, request.num_chains, request.dtype)
+        return given(model, target, call.initial_positions, request.num_chains, request.dtype)
     if there is not None and not there.starts.chosen:
         return there.starts
     groups = int(call.num_superchains or default_superchains(request.num_chains))
-    return dispersed(call.model, target, root, request.num_chains, groups, request.dtype)
+    return dispersed(model, target, root, request.num_chains, groups, request.dtype)
 
 
 def _begun(folder: RunFolder, there: Beginning | None, asked: Beginning) -> None:

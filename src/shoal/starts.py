@@ -90,6 +90,7 @@ def given(model: Model, target: Target, positions: Any, num_chains: int, dtype: 
     Raises:
         ValueError: a wrong name or shape, a value off its support, or a start that is not finite.
     """
+    layout = model.layout
     if isinstance(positions, Mapping):
         try:
             position = np.asarray(model.unconstrain(positions), dtype)
@@ -97,12 +98,13 @@ def given(model: Model, target: Target, positions: Any, num_chains: int, dtype: 
             raise ValueError(f"initial_positions: {error}") from error
     else:
         position = np.asarray(positions, dtype)
-    expected = (num_chains, model.dim)
-    if position.shape != expected:
+        if position.shape == (num_chains, layout.num_free):
+            position = layout.in_order(position)
+    if position.shape != (num_chains, layout.dim):
         raise ValueError(
             f"initial_positions: got an array of shape {position.shape}, expected one row per chain and one "
-            f"column per unconstrained coordinate, {expected}, or a mapping from each parameter to an array "
-            "with a leading axis of chains. num_chains must agree with it."
+            f"column per unconstrained coordinate, {(num_chains, layout.num_free)}, or a mapping from each parameter "
+            "to an array with a leading axis of chains. num_chains must agree with it."
         )
     points, superchain = np.unique(position, axis=0, return_inverse=True)
     points, superchain = _in_order(points, superchain.reshape(-1))

@@ -17,6 +17,9 @@ from jaxtyping import Array, Float, PyTree
 LogDensity = Callable[[Float[Array, " dim"], PyTree], Float[Array, ""]]
 Constrain = Callable[[Float[Array, " dim"], PyTree], dict[str, Array]]
 
+# The axis of a mesh over which the coordinates of positions go.
+PARAMETERS = "parameters"
+
 
 class Sharded(eqx.Module):
     """Data whose rows are split over devices.
@@ -54,6 +57,7 @@ class Target(eqx.Module):
         data: arrays that the log density reads, all of them or `Sharded`.
         dim: the number of unconstrained coordinates.
         in_double: the data in double, where positions and gradients are in single and log densities are not; else None.
+        beside: `(position) -> scalar`, what of the log density is not of the model; None where all of it is.
     """
 
     log_density: LogDensity = eqx.field(static=True)
@@ -61,6 +65,7 @@ class Target(eqx.Module):
     data: PyTree
     dim: int = eqx.field(static=True)
     in_double: PyTree = None
+    beside: Callable[[Float[Array, " dim"]], Array] | None = eqx.field(static=True, default=None)
 
     def __call__(
         self, position: Float[Array, "chains dim"]
@@ -86,6 +91,12 @@ class Target(eqx.Module):
     def gradient(self, position: Float[Array, "chains dim"]) -> Float[Array, "chains dim"]:
         """The gradient alone: what the inner steps of a trajectory need, at less than half the price of both."""
         return _at_every_chain(jax.grad, self.log_density, position, self.data)
+
+    def of_model(
+        self, log_density: Float[Array, " chains"], position: Float[Array, "chains dim"]
+    ) -> Float[Array, " chains"]:
+        """The log density of the model alone, from that at every chain."""
+        return log_density if self.beside is None else log_density - jax.vmap(self.beside)(position)
 
     def constrained(self, position: Float[Array, "chains dim"]) -> dict[str, Array]:
         """Every quantity of the model, on the user's supports, `[chains, *shape]` each."""

@@ -56,7 +56,9 @@ PRECISIONS = ("float32", "mixed", "float64")
 @click.option("--precision", type=click.Choice(PRECISIONS), default="float32", show_default=True, help="Of numbers.")
 @click.option("--tile", type=click.IntRange(min=1), help="Chains evaluated at once.  [default: by backend]")
 @click.option(
-    "--mesh", metavar="chains=N,data=M", help="Devices that chains and rows of data go over.  [default: chains]"
+    "--mesh",
+    metavar="chains=N,data=M,parameters=P",
+    help="Devices that chains, rows of data and parameters go over.  [default: chains]",
 )
 @click.option("--row-block", type=click.IntRange(min=1), help="Rows of data evaluated at once.  [default: 8192]")
 @click.option(

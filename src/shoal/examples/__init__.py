@@ -59,6 +59,12 @@ _CATALOGUE = (
         "Hyperparameters of a one-dimensional Gaussian process, the function itself integrated out.",
     ),
     Example(
+        "neural_network",
+        385,
+        "medium",
+        "One hidden layer on simulated data, weights that devices can share (num_hidden, num_rows, num_columns, seed).",
+    ),
+    Example(
         "sparse_logistic",
         201,
         "medium",

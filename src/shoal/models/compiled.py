@@ -12,6 +12,7 @@ import numpy as np
 from shoal.models import datasets
 from shoal.models.formula import LIKELIHOOD, LogDensity, Parts
 from shoal.models.layout import Layout
+from shoal.models.parted import InParts, LogDensityInParts, OfSpare, Parted, UnconstrainInParts
 from shoal.models.precision import current
 from shoal.models.predictive import Predictive
 from shoal.models.rows import number_of_rows
@@ -41,6 +42,8 @@ class Compiled:
         predictive: how data are drawn given parameters; None where the model does not say.
         row_block: the most rows of the data that are evaluated at once; None where the log density is not known as a
             sum over rows.
+        beside: `(position[dim]) -> scalar`, what of the log density is not of the model; None where all of it is.
+        whole: the same functions of positions that are not in parts; None where these are.
     """
 
     layout: Layout
@@ -54,6 +57,30 @@ class Compiled:
     maps: Callable[..., dict[str, tuple[Any, Callable[..., Any]]]] | None = None
     predictive: Predictive | None = None
     row_block: int | None = None
+    beside: Callable[..., Any] | None = None
+    whole: "Compiled | None" = None
+
+
+def in_parts(compiled: Compiled, parts: int) -> Compiled:
+    """The same functions, of positions in so many equal parts (`Parted`).
+
+    Args:
+        compiled: of positions as a `Layout` has them, which they take apart by it.
+        parts: how many.
+    """
+    layout = Parted(compiled.layout.slots, parts)
+    terms, maps = compiled.parts, compiled.maps
+    return replace(
+        compiled,
+        layout=layout,
+        log_density=LogDensityInParts(compiled.log_density, layout),
+        constrain=InParts(compiled.constrain, layout),
+        unconstrain=UnconstrainInParts(compiled.unconstrain, layout),
+        parts=None if terms is None else InParts(terms, layout),
+        maps=None if maps is None else InParts(maps, layout),
+        beside=OfSpare(layout) if layout.num_spare else None,
+        whole=compiled,
+    )
 
 
 def with_row_block(compiled: Compiled, block: int) -> Compiled:
@@ -72,6 +99,9 @@ def with_row_block(compiled: Compiled, block: int) -> Compiled:
             "one. Give shoal.Model the two parts log_prior(params) and log_likelihood(params, rows), with data= whose "
             "leaves share their leading axis."
         )
+    if compiled.whole is not None:
+        assert isinstance(compiled.layout, Parted)
+        return in_parts(with_row_block(compiled.whole, block), compiled.layout.parts)
     assert isinstance(compiled.log_density, LogDensity)
     formula = compiled.log_density.formula.with_row_block(block)
     return replace(compiled, log_density=LogDensity(formula), parts=Parts(formula), row_block=block)
@@ -99,6 +129,7 @@ def check_sum_over_rows(compiled: Compiled, data: Any) -> None:
     Raises:
         ValueError: that of some rows is not the sum of those of its halves.
     """
+    compiled = compiled.whole or compiled
     half = max(1, min(SOME_ROWS, number_of_rows(data)) // 2)
     terms = with_row_block(compiled, 2 * half).parts
     assert terms is not None

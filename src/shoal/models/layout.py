@@ -3,10 +3,22 @@
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
+
+
+class Pieces(NamedTuple):
+    """A vector that has been split.
+
+    Attributes:
+        free: name to array of the free shape.
+        dtype: of the vector.
+    """
+
+    free: dict[str, Any]
+    dtype: Any
 
 
 @dataclass(frozen=True)
@@ -40,9 +52,18 @@ class Layout:
     slots: tuple[Slot, ...]
 
     @property
-    def dim(self) -> int:
-        """Length of the unconstrained vector."""
+    def num_free(self) -> int:
+        """How many unconstrained coordinates the parameters have."""
         return sum(slot.size for slot in self.slots)
+
+    @property
+    def dim(self) -> int:
+        """Length of the vector."""
+        return self.num_free
+
+    def in_order(self, plain: Any) -> Any:
+        """Vectors `[..., num_free]` of the parameters one after another, as they are here."""
+        return plain
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -65,11 +86,13 @@ class Layout:
         """The free value of every parameter.
 
         Args:
-            position: one vector `[dim]`.
+            position: one vector `[dim]`, or `Pieces` of one that has been split.
 
         Returns:
             Name to array of the free shape.
         """
+        if isinstance(position, Pieces):
+            return position.free
         pieces = jnp.split(position, np.cumsum([slot.size for slot in self.slots])[:-1])
         return {slot.name: piece.reshape(slot.free_shape) for slot, piece in zip(self.slots, pieces, strict=True)}
 

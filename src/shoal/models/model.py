@@ -236,7 +236,7 @@ class Model:
             if dtype not in self._on_device:
                 self._on_device[dtype] = datasets.cast(self.data, dtype)
             functions = self._compiled.log_density, self._compiled.constrain
-            self._targets[dtype] = Target(*functions, self._on_device[dtype], self.dim)
+            self._targets[dtype] = Target(*functions, self._on_device[dtype], self.dim, beside=self._compiled.beside)
         return self._targets[dtype]
 
     def constrain(self, position: Any) -> dict[str, np.ndarray]:

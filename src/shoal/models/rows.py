@@ -11,7 +11,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, PyTree
 
 from shoal.target import Sharded
@@ -48,9 +47,7 @@ class RowSum:
             each = jax.vmap(of_shard, in_axes=(None, 0))(params, data.shards)
             return jax.tree.map(lambda leaf: leaf.sum(0), each)
         value, slope = of_shard(params, jax.tree.map(lambda leaf: leaf[0], data.shards))
-        # One sum over devices for all parameters, and one of its own for the value, which most steps do not ask for.
-        flat, back = ravel_pytree(slope)
-        return jax.lax.psum(value, data.axis), back(jax.lax.psum(flat, data.axis))
+        return jax.lax.psum(value, data.axis), jax.lax.psum(slope, data.axis)
 
     def _of_blocks(self, params: PyTree, rows: PyTree) -> Array:
         count = number_of_rows(rows)

@@ -1,0 +1,325 @@
+"""Parameters that devices share: their order, what each device has, the same posterior, and what is refused."""
+
+import re
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import numpyro
+import numpyro.distributions as dist
+import pytest
+from jax.sharding import PartitionSpec
+
+import shoal
+from shoal.examples import neural_network
+from shoal.kernels import HMC as HMCKernel
+from shoal.mesh import CHAINS
+from shoal.models.layout import Layout, Slot
+from shoal.models.parted import Parted
+from shoal.placing import in_parts, placement_of, targets_of
+from shoal.program import Program, keep_draws
+from shoal.randomness import Keys, root_key
+from shoal.run import _PROGRAMS, advance, begin, enter, on_mesh, sweeps_as_array
+from shoal.target import PARAMETERS
+
+ALL_IN_EIGHT, TWO_BY_FOUR = {"chains": 1, "parameters": 8}, {"chains": 2, "parameters": 4}
+BOTH = {"chains": 2, "data": 2, "parameters": 2}
+
+SLOTS = tuple(
+    Slot(name, shape, shape)
+    for name, shape in {"w": (3, 8), "level": (), "b": (8,), "odd": (5, 3), "cube": (2, 8, 8), "last": (1,)}.items()
+)
+
+
+@pytest.mark.parametrize("parts", [2, 3, 8])
+def test_a_vector_in_parts_is_the_same_parameters(parts):
+    plain, parted = Layout(SLOTS), Parted(SLOTS, parts)
+    vector = np.arange(plain.dim, dtype=np.float32) + 1
+    there = parted.in_order(vector)
+    assert parted.dim % parts == 0
+    assert 0 <= parted.num_spare == parted.dim - plain.dim < parts
+    assert sorted(there) == [*[0.0] * parted.num_spare, *vector]
+    apart = parted.split(jnp.asarray(there))
+    for name, value in plain.split(vector).items():
+        np.testing.assert_array_equal(apart[name], value)
+    np.testing.assert_array_equal(parted.join(apart), there)
+    np.testing.assert_array_equal(parted.spare(jnp.asarray(there)), np.zeros(parted.num_spare))
+    labels, parameters = parted.coordinates(), parted.parameters()
+    assert [labels[np.flatnonzero(there == value)[0]] for value in vector] == list(plain.coordinates())
+    assert [parameters[np.flatnonzero(there == value)[0]] for value in vector] == list(plain.parameters())
+
+
+def test_each_device_has_its_part_of_every_array():
+    """Columns of `w`, entries of `b`, and slices along the last of the two long axes of `cube`."""
+    parted = Parted(SLOTS, 4)
+    labels = np.array(parted.coordinates()).reshape(4, -1)
+    for device in range(4):
+        own = (2 * device, 2 * device + 1)
+        assert {f"w[{row}, {column}]" for row in range(3) for column in own} <= set(labels[device])
+        assert {f"b[{column}]" for column in own} <= set(labels[device])
+        assert {f"cube[{i}, {j}, {k}]" for i in range(2) for j in range(8) for k in own} <= set(labels[device])
+
+
+def network(**more):
+    return neural_network.model(**{"num_hidden": 16, "num_rows": 40} | more)
+
+
+def from_numpyro():
+    """The same by NumPyro, with a site that no number of devices divides."""
+
+    def sites(x, y):
+        w = numpyro.sample("w", dist.Normal(0, 1).expand((x.shape[1], 16)))
+        shares = numpyro.sample("shares", dist.Dirichlet(jnp.ones(4)))
+        noise = numpyro.sample("noise", dist.HalfNormal(0.5))
+        numpyro.sample("y", dist.Normal(jnp.tanh(x @ w).sum(-1) * shares[0], noise), obs=y)
+
+    data = network().data
+    return shoal.from_numpyro(sites, data["x"], data["y"])
+
+
+@pytest.mark.parametrize(
+    ("build", "mesh"),
+    [
+        pytest.param(network, ALL_IN_EIGHT, id="eight"),
+        pytest.param(network, TWO_BY_FOUR, id="two by four"),
+        pytest.param(network, BOTH, id="rows too"),
+        pytest.param(from_numpyro, ALL_IN_EIGHT, id="numpyro"),
+    ],
+)
+def test_log_density_and_gradient_are_the_same(build, mesh):
+    """In double, inside a program of all devices, but for the law of the spare coordinates."""
+    made = build()
+    with jax.enable_x64(True):
+        placement, parted = placement_of(16, 4, mesh, {}), in_parts(made, mesh["parameters"])
+        _, target = targets_of(parted, np.float64, False, placement)
+        plain = 0.3 * np.random.default_rng(0).normal(size=(16, made.dim))
+        position = parted.layout.in_order(plain)
+        everywhere, chains = PartitionSpec(), PartitionSpec(CHAINS)
+        inside = on_mesh(lambda both: both[0](both[1]), placement.layout.mesh, (everywhere, chains), chains)
+        found = jax.jit(lambda *both: inside(both))(target, placement.place(position, split=True))
+        value, gradient = (np.asarray(part) for part in found)
+        wanted, slope = (np.asarray(part) for part in jax.jit(made.target(np.float64).__call__)(plain))
+        np.testing.assert_allclose(value, wanted, rtol=1e-11)
+        np.testing.assert_allclose(gradient, parted.layout.in_order(slope), rtol=1e-9, atol=1e-9)
+        # One unit of a spare coordinate: half a unit of log density, none of the model's.
+        spare = np.flatnonzero(np.array(parted.coordinates) == "spare[0]")
+        if spare.size:
+            position[:, spare] = 1.0
+            level, _ = jax.jit(target.__call__)(position)
+            np.testing.assert_allclose(level, wanted - 0.5, rtol=1e-11)
+            np.testing.assert_allclose(target.of_model(level, jnp.asarray(position)), wanted, rtol=1e-11)
+            for name, value in parted.constrain(position).items():
+                np.testing.assert_allclose(value, made.constrain(plain)[name], rtol=1e-12)
+
+
+def begun(made, mesh, chains=64, tile=8):
+    placement, parted = placement_of(chains, tile, mesh, {}), in_parts(made, mesh["parameters"])
+    _, target = targets_of(parted, np.float32, False, placement)
+    kernel = HMCKernel()
+    program = Program(target, kernel, keep=keep_draws)
+    tuning = kernel.tuning(target.dim, np.float32)
+    tuning = eqx.tree_at(lambda t: (t.step_size, t.num_steps), tuning, (jnp.float32(0.01), jnp.int32(5)))
+    start = 0.1 * np.random.default_rng(0).normal(size=(chains, target.dim)).astype(np.float32)
+    run = enter(program, begin(program, placement, root_key(0), start, tuning), placement, 10)
+    return program, run, placement
+
+
+def compiled_text(program, run, placement):
+    steps = _PROGRAMS[False]
+    lowered = steps._programs(steps._options()).lower(program, run, jnp.int32(1), placement.layout, 4)
+    before = jax.config.read("jax_disable_most_optimizations")
+    jax.config.update("jax_disable_most_optimizations", False)
+    try:
+        return lowered.compile().compiled
+    finally:
+        jax.config.update("jax_disable_most_optimizations", before)
+
+
+def test_weights_never_leave_their_devices():
+    """A gradient takes one sum, of the network's output over its units; what is gathered are a few other numbers."""
+    hidden, rows = 64, 40
+    program, run, placement = begun(network(num_hidden=hidden, num_rows=rows), ALL_IN_EIGHT)
+    text = compiled_text(program, run, placement).as_text()
+    moved = re.findall(r"= (\S+) (all-gather|all-to-all|collective-permute|reduce-scatter)(?:-start)?\(", text)
+    sizes = [np.prod([int(n) for n in re.search(r"\[(.*?)\]", shape)[1].split(",")]) for shape, _ in moved]
+    assert {kind for _, kind in moved} == {"all-gather"}
+    # The metric, once a chunk, and in each evaluation the noise and seven spare coordinates of 8 chains.
+    assert sorted(set(sizes)) == [64, program.target.dim]
+    inner = [line for line in text.splitlines() if re.search(r"= \S+ all-reduce(-start)?\(", line)]
+    of_rows = [line for line in inner if f"[8,{rows}]" in line or f"[{rows},8]" in line]
+    assert len(of_rows) == 1
+    assert "while/body/while/body/while/body" in of_rows[0]
+
+
+def test_each_device_has_an_eighth():
+    """Of positions, momenta and gradients: less than a third of the memory that a device takes with whole ones."""
+    made = network(num_hidden=512)
+    program, run, placement = begun(made, ALL_IN_EIGHT)
+    for array in (run.ensemble.position, run.ensemble.gradient):
+        assert {shard.data.shape for shard in array.addressable_shards} == {(64, array.shape[1] // 8)}
+    whole = begun(made, {"chains": 1, "parameters": 1})
+    memory = lambda begun: compiled_text(*begun).memory_analysis()
+    one, eight = memory(whole), memory((program, run, placement))
+    assert eight.temp_size_in_bytes < 0.3 * one.temp_size_in_bytes
+    assert eight.argument_size_in_bytes < 0.3 * one.argument_size_in_bytes
+
+
+def test_devices_agree_about_every_chain():
+    """What several of them compute each by itself, such as whether a draw is accepted, is the same bits on all."""
+    program, run, placement = begun(network(), TWO_BY_FOUR)
+    run, kept = advance(program, run, sweeps_as_array(10), placement, 10)
+    assert 0.1 < float(kept["stats"]["acceptance_rate"].mean()) < 0.999999
+    shares = {}
+    for shard in run.ensemble.log_density.addressable_shards:
+        shares.setdefault(str(shard.index), []).append(np.asarray(shard.data))
+    assert [len(several) for several in shares.values()] == [4, 4]
+    for several in shares.values():
+        assert all(np.array_equal(several[0], other) for other in several)
+
+
+# A posterior that is known
+
+
+COLUMNS, OUTPUTS, WIDTH = 3, 8, 2.0
+
+
+def exact_model(rows=50):
+    """Regressions of eight outputs at once, with a level for all, whose posterior is known exactly."""
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(rows, COLUMNS))
+    y = x @ rng.normal(size=(COLUMNS, OUTPUTS)) + 0.5 + rng.normal(size=(rows, OUTPUTS))
+    made = shoal.Model(
+        params={"w": shoal.real((COLUMNS, OUTPUTS)), "level": shoal.real()},
+        log_prior=lambda p: dist.Normal(0, WIDTH).log_prob(jnp.append(p["w"], p["level"])).sum(),
+        log_likelihood=lambda p, d: dist.Normal(d["x"] @ p["w"] + p["level"], 1).log_prob(d["y"]).sum(),
+        data={"x": x, "y": y},
+    )
+    design = np.zeros((rows * OUTPUTS, COLUMNS * OUTPUTS + 1))
+    for output in range(OUTPUTS):
+        design[output::OUTPUTS, output : COLUMNS * OUTPUTS : OUTPUTS] = x
+    design[:, -1] = 1
+    precision = design.T @ design + np.eye(made.dim) / WIDTH**2
+    return made, np.linalg.solve(precision, design.T @ y.reshape(-1)), np.linalg.inv(precision)
+
+
+def z_scores(mesh, sampler, chains=256):
+    """Of means and second moments over chains that begin at exact draws, after 10 draws of each."""
+    made, mean, covariance = exact_model()
+    start = np.random.default_rng(5).multivariate_normal(mean, covariance, chains).astype(np.float32)
+    # Chains that begin at draws of the law are draws of it at any time.
+    result = shoal.sample(
+        made, num_chains=chains, num_warmup=0, num_samples=10, tile=32, sampler=sampler, initial_positions=start,
+        mesh=mesh, seed=3, progress_bar=False,
+    )  # fmt: skip
+    draws = {name: np.asarray(value)[:, -1].reshape(chains, -1) for name, value in result.draws.items()}
+    last = (np.hstack([draws["w"], draws["level"]]) - mean) / np.sqrt(np.diag(covariance))
+    assert (np.abs(last - (start - mean) / np.sqrt(np.diag(covariance))).max(0) > 0.5).all()  # they have moved
+    return np.concatenate([last.mean(0) * chains**0.5, (np.square(last).mean(0) - 1) * (chains / 2) ** 0.5])
+
+
+BY_HAND = shoal.HMC(step_size=0.06, num_steps=4)
+
+
+@pytest.mark.parametrize("mesh", [ALL_IN_EIGHT, TWO_BY_FOUR, BOTH], ids=str)
+def test_every_mesh_gives_the_same_posterior(mesh):
+    """150 z-scores in all, none beyond 4.5: by chance once in 1,000 seeds."""
+    assert np.abs(z_scores(mesh, BY_HAND)).max() < 4.5
+
+
+def test_momenta_that_devices_draw_alike_are_seen(monkeypatch):
+    """What the test above must catch: each device draws the momenta of its own coordinates, from the same key."""
+    normal = Keys.normal
+
+    def alike(self, use, size, dtype):
+        return jnp.tile(normal(self, use, size // 8, dtype), 8)
+
+    monkeypatch.setattr(Keys, "normal", alike)
+    jax.clear_caches()
+    assert np.abs(z_scores(ALL_IN_EIGHT, BY_HAND)).max() > 4.5
+    jax.clear_caches()
+
+
+def sampled(made, mesh, **more):
+    settings = {"num_chains": 32, "num_warmup": 0, "tile": 8, "num_samples": 20, "seed": 2} | more
+    sampler = settings.pop("sampler", shoal.HMC(step_size=0.05, num_steps=4))
+    return shoal.sample(made, sampler=sampler, mesh=mesh, progress_bar=False, **settings)
+
+
+def test_auto_says_the_same_of_it():
+    """Burn-in, race and verdict go through parts of the parameters; six standard errors of the exact answer."""
+    made, mean, covariance = exact_model()
+    result = shoal.sample(made, num_chains=64, num_samples=100, mesh=TWO_BY_FOUR, seed=1, progress_bar=False)
+    assert result.converged
+    assert result.settings["parameter_parts"] == 4
+    table = result.summary()
+    order = [*(f"w[{row}, {column}]" for row in range(COLUMNS) for column in range(OUTPUTS)), "level"]
+    found, error = (table.loc[order, column].to_numpy() for column in ("mean", "mcse_mean"))
+    assert (np.abs(found - mean) < 6 * error).all()
+    assert (error < 0.1 * np.sqrt(np.diag(covariance))).all()
+
+
+def test_what_is_told_of_draws_is_the_models():
+    made, _, _ = exact_model()
+    result = sampled(made, ALL_IN_EIGHT)
+    assert result.settings["dim"] == 32
+    draws = {name: np.asarray(value, float).reshape(-1, *value.shape[2:]) for name, value in result.draws.items()}
+    with jax.enable_x64(True):
+        level = jax.jit(made.target(np.float64).__call__)(made.unconstrain(draws))[0]
+    np.testing.assert_allclose(np.asarray(result.sample_stats["lp"]).reshape(-1), level, rtol=1e-5)
+
+
+def test_starts_may_be_given_either_way():
+    made, mean, covariance = exact_model()
+    start = np.random.default_rng(5).multivariate_normal(mean, covariance, 32).astype(np.float32)
+    one = sampled(made, TWO_BY_FOUR, initial_positions=start, num_samples=3)
+    other = sampled(made, TWO_BY_FOUR, initial_positions=made.constrain(start), num_samples=3)
+    for name in one.draws:
+        np.testing.assert_array_equal(one.draws[name], other.draws[name])
+    with pytest.raises(ValueError, match=r"expected one row per chain.*\(32, 25\)"):
+        sampled(made, ALL_IN_EIGHT, initial_positions=start[:, :7])
+
+
+def test_a_run_goes_on_with_its_parts(tmp_path):
+    """Bit by bit, on another number of parts of the chains too."""
+    made, _, _ = exact_model()
+    whole = sampled(made, {"chains": 1, "parameters": 4}, num_samples=20)
+    sampled(made, TWO_BY_FOUR, num_samples=8, out=tmp_path / "run")
+    longer = shoal.resume(tmp_path / "run", made, num_samples=20, progress_bar=False)
+    assert longer.settings["parameter_parts"] == whole.settings["parameter_parts"] == 4
+    for name in whole.draws:
+        np.testing.assert_array_equal(longer.draws[name], whole.draws[name])
+    with pytest.raises(ValueError, match="parameter_parts"):
+        sampled(made, ALL_IN_EIGHT, num_samples=30, out=tmp_path / "run")
+
+
+def test_a_tuning_belongs_to_its_parts():
+    made, _, _ = exact_model()
+    tuned = sampled(made, TWO_BY_FOUR, sampler="chees", num_warmup=50, num_samples=3)
+    again = sampled(made, {"chains": 1, "parameters": 4}, sampler="chees", num_warmup=None, tuning=tuned.tuning)
+    assert again.settings["tuning_given"]
+    for mesh in (None, ALL_IN_EIGHT):
+        with pytest.raises(ValueError, match="were in 4 parts"):
+            sampled(made, mesh, sampler="chees", num_warmup=None, tuning=tuned.tuning)
+    plain = sampled(made, None, sampler="chees", num_warmup=50, num_samples=3)
+    assert "parameter_parts" not in plain.tuning
+    with pytest.raises(ValueError, match="were in 1 parts"):
+        sampled(made, TWO_BY_FOUR, sampler="chees", num_warmup=None, tuning=plain.tuning)
+
+
+@pytest.mark.parametrize(
+    ("mesh", "more", "words"),
+    [
+        ({"chains": 4, "parameters": 4}, {}, "asks for 4 .chains. x 4 .parameters. devices, but JAX shows 8"),
+        ({"parameters": 26}, {}, "has 25 unconstrained coordinates"),
+        (TWO_BY_FOUR, {"deterministic": False}, "share the coordinates of the same chains"),
+        ({"parameters": 0}, {}, "whole number, at least 1"),
+    ],
+)
+def test_meshes_that_cannot_be(mesh, more, words):
+    with pytest.raises(ValueError, match=words):
+        sampled(exact_model()[0], mesh, **more)
+
+
+def test_the_axis_has_the_name_that_users_give():
+    assert PARAMETERS in placement_of(8, 4, TWO_BY_FOUR, {}).layout.mesh.axis_names
