@@ -36,6 +36,8 @@ TABLE = 64
 # Fewer draws of each chain where there are many, but no fewer, and no more, than these.
 DRAWS, FEWEST, MOST = 32_000, 10, 500
 WARMUP = 500
+# Of so many times that the same draws are made the seconds are the median.
+REPEATS = 3
 # From so many chains on the spread of their means tells effective sizes to 5%, with as few draws as there are then.
 SPREAD = 1024
 # HMC's number of steps varies from draw to draw, which costs nothing and keeps orbits from resonating.
@@ -96,6 +98,7 @@ def measure(
         except (OSError, subprocess.CalledProcessError, ValueError) as error:
             tell(f"the CPU is left out: {cause(error)}")
     settings = {"target": model.name, "dim": model.dim, "warmup": WARMUP, "precision": "float32", "chains": chains}
+    settings["repeats"] = REPEATS
     published = [row._asdict() for row in PUBLISHED]
     return record("chapter", seed, settings, rows, published=published, caveat=CAVEAT)
 
@@ -117,10 +120,12 @@ def row(model: Model, what: str, tuning: PyTree, starts: np.ndarray, seed: int) 
     sweeps = min(MOST, max(FEWEST, DRAWS // chains)) // kernel.draws_per_sweep
     placement = Placement.of(chains)
     draw = sampling(model.target(np.float32), kernel, tuning, starts, placement, sweeps, seed + 1)
-    draw(0)  # compiles
-    began = time.perf_counter()
-    kept = draw(sweeps)
-    seconds = time.perf_counter() - began
+    kept, took = draw(0), []  # compiles
+    for _ in range(REPEATS):
+        began = time.perf_counter()
+        kept = draw(sweeps)
+        took.append(time.perf_counter() - began)
+    seconds = float(np.median(took))
     values = {name: by_chain(kept["values"][name], placement) for name in model.parameter_names}
     worst, mean = effective(values)
     gradients = by_chain(kept["stats"]["n_steps"], placement).sum(dtype=np.int64)
