@@ -84,6 +84,7 @@ def test_operations_are_those_of_two_products(rows, columns):
     x = np.random.default_rng(0).normal(size=(rows, columns)).astype(np.float32)
     asked = operations(target(lambda w: -0.5 * jnp.sum(jnp.square(x @ w)), columns), tile=4)
     assert 4 * rows * columns <= asked.flops <= 4 * rows * columns + 6 * (rows + columns)
+    assert asked.products == 4 * rows * columns
     assert asked.transcendentals == 0
     assert asked.bytes > 4 * columns
     assert asked.complete
@@ -94,7 +95,8 @@ def test_operations_of_the_founding_posterior_are_those_counted_by_hand():
     founding = shoal.examples.load("breast_cancer").target(np.float32)
     rows, columns = founding.data["x"].shape
     asked = operations(founding, tile=4)
-    assert 1.0 < asked.flops / (4 * rows * columns) < 1.06
+    assert asked.products == 4 * rows * columns
+    assert 1.0 < asked.flops / asked.products < 1.06
     # An exponential for each row and for each scale and the coefficients' common one.
     assert rows <= asked.transcendentals <= rows + 2 * (columns + 1)
 
@@ -106,6 +108,15 @@ def test_transcendental_functions_are_counted_and_loops_are_told_of():
         return jax.lax.scan(lambda total, each: (total - jnp.exp(each), None), 0.0 * w[0], w)[0]
 
     assert not operations(target(in_a_loop, 7), tile=2).complete
+
+
+def test_products_in_loops_are_counted_as_often_as_these_turn():
+    """Ten rows times a vector, forth, and as many numbers times a row, back: a multiplication and an addition each."""
+    x = np.ones((10, 7), np.float32)
+    by_rows = lambda w: -jnp.sum(jax.lax.scan(lambda none, row: (none, (row @ w) ** 2), None, x)[1])
+    asked = operations(target(by_rows, 7), tile=2)
+    assert asked.products == 4 * 10 * 7
+    assert not asked.complete
 
 
 @pytest.mark.parametrize("pairs", [1, 3])

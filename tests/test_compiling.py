@@ -1,5 +1,6 @@
 """What XLA is told, and where being deterministic is dear."""
 
+import gc
 import threading
 
 import jax
@@ -136,3 +137,20 @@ def test_scatter_inside_a_loop_is_seen():
 
     target = shoal.Model(params={"level": shoal.real(3)}, log_density=density).target(np.float32)
     assert compiling.scatters(target, np.float32)
+
+
+def test_garbage_is_looked_for_as_before_afterwards(monkeypatch):
+    """Also where the user looks less often, or never, or has changed it meanwhile."""
+    usual = gc.get_threshold()
+    try:
+        for before in ((700, 10, 10), (compiling.OBJECTS + 1, 5, 5), (0, 10, 10)):
+            gc.set_threshold(*before)
+            with compiling.collecting_seldom():
+                assert gc.get_threshold() == (max(before[0], compiling.OBJECTS) if before[0] else 0, *before[1:])
+            assert gc.get_threshold() == before
+        gc.set_threshold(700, 10, 10)
+        with compiling.collecting_seldom():
+            gc.set_threshold(1000, 10, 10)
+        assert gc.get_threshold() == (1000, 10, 10)
+    finally:
+        gc.set_threshold(*usual)

@@ -2,6 +2,7 @@
 
 import contextlib
 import ctypes
+import gc
 import threading
 import warnings
 from collections.abc import Callable, Hashable, Iterator
@@ -37,6 +38,10 @@ MANY_CHAINS = 1024
 # Two threads that launched programs for several devices at one time could have them wait for each other: each device
 # takes what comes first.
 _LAUNCHES = threading.RLock()
+
+# New objects after which Python looks for garbage while a program is traced.
+OBJECTS = 50_000
+_COLLECTING = threading.Lock()
 
 _deterministic: ContextVar[bool] = ContextVar("deterministic", default=True)
 _ahead: ContextVar["_Ahead | None"] = ContextVar("ahead", default=None)
@@ -82,6 +87,21 @@ def background() -> Iterator[None]:
         ahead.workers.shutdown(wait=False, cancel_futures=True)
 
 
+@contextlib.contextmanager
+def collecting_seldom() -> Iterator[None]:
+    """Have Python look for garbage less often meanwhile: what is traced stays, and a look goes through all of it."""
+    with _COLLECTING:
+        before = gc.get_threshold()
+        if seldom := 0 < before[0] < OBJECTS:
+            gc.set_threshold(OBJECTS, *before[1:])
+    try:
+        yield
+    finally:
+        with _COLLECTING:
+            if seldom and gc.get_threshold()[0] == OBJECTS:
+                gc.set_threshold(*before)
+
+
 class _Ahead(NamedTuple):
     """What is compiled on other cores: by whom, and by what it is for."""
 
@@ -110,7 +130,7 @@ class Compiled[**P, R]:
         if begun is not None and not begun.cancel():
             with contextlib.suppress(Exception):
                 begun.result()
-        with _LAUNCHES:
+        with _LAUNCHES, collecting_seldom():
             return self._programs(self._options())(*args, **kwargs)
 
     def ahead(self, *args: P.args, **kwargs: P.kwargs) -> None:
@@ -122,7 +142,8 @@ class Compiled[**P, R]:
         if ahead is not None and signature not in ahead.begun:
             program: Any = self._programs(self._options())
             # Tracing is Python's and stays in this thread, with its settings; XLA's part does not hold Python up.
-            lowered = program.lower(*args, **kwargs)
+            with collecting_seldom():
+                lowered = program.lower(*args, **kwargs)
             ahead.begun[signature] = ahead.workers.submit(lowered.compile)
 
     def _program(self, options: frozenset[tuple[str, Any]]) -> Callable[P, R]:

@@ -12,7 +12,7 @@ import jax
 import numpy as np
 
 from shoal.bench.ceilings import MATRIX, MEMORY, TRANSCENDENTAL, ceilings
-from shoal.bench.counting import Operations, operations
+from shoal.bench.counting import Operations, by_ceiling, operations
 from shoal.bench.draws import STEPS, whole_draws
 from shoal.bench.record import record
 from shoal.bench.turns import Work, in_turns, silent
@@ -117,7 +117,7 @@ def row(cell: Cell, rates: Mapping[Cell, np.ndarray], asked: Operations) -> dict
     told = {"what": cell.what, "chains": cell.chains, "rate": float(np.median(made)), "unit": unit}
     told |= {"least": float(made.min()), "most": float(made.max())}
     if cell.what == DRAWS:
-        of = {MATRIX: asked.flops, TRANSCENDENTAL: asked.transcendentals, MEMORY: asked.bytes}
+        of = by_ceiling(asked._asdict())
         told["shares"] = {name: float(np.median(made * amount / rates[Cell(name)])) for name, amount in of.items()}
     return told
 

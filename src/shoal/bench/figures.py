@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from shoal.bench.ceilings import MATRIX, MEMORY, TRANSCENDENTAL
 from shoal.bench.chapter import TABLE
+from shoal.bench.counting import by_ceiling
 from shoal.bench.device import DRAWS
 from shoal.bench.words import of_machine, rounded
 
@@ -27,7 +28,7 @@ def of_device(made: Mapping[str, Any], path: Path) -> None:
     drawn, axes = _paper(chains)
     axes.fill_between(chains, [r["least"] for r in draws], [r["most"] for r in draws], color=BLUE, alpha=0.18, lw=0)
     axes.plot(chains, [row["rate"] for row in draws], color=BLUE, marker="o", ms=4, lw=1.6, label="measured")
-    asked = dict(zip((MATRIX, TRANSCENDENTAL, MEMORY), list(made["operations"].values())[:3], strict=True))
+    asked = by_ceiling(made["operations"])
     for row in made["rows"]:
         if asked.get(row["what"]):
             limit = row["rate"] / asked[row["what"]]

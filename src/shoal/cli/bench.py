@@ -127,7 +127,8 @@ def facts_of_device(made: Mapping[str, Any]) -> list[tuple[str, str]]:
     # A space at which no line is broken.
     by_tile = ", ".join(f"{tile}:\u00a0{rounded(row['rate'])}" for tile, row in tiles.items())
     at = f"with {next(iter(tiles.values()))['chains']:,} chains"
-    missed = "" if asked["complete"] else "; loops and calls of libraries are not counted: the shares are larger"
+    uncounted = "; in loops all but products count once, and libraries not: the shares are larger"
+    missed = "" if asked["complete"] else uncounted
     best, near = made["recommended_chains"], made["bound"] != OVERHEAD
     nearest = (
         "the ceiling that the fastest draws are nearest to" if near else "what is around a gradient: no ceiling is near"
@@ -143,7 +144,8 @@ def facts_of_device(made: Mapping[str, Any]) -> list[tuple[str, str]]:
         ),
         (
             "a gradient",
-            f"{rounded(asked['flops'])} operations, {rounded(asked['transcendentals'])} transcendental functions, "
+            f"{rounded(asked['flops'])} operations, {rounded(asked['products'])} of them in products of matrices, "
+            f"{rounded(asked['transcendentals'])} transcendental functions, "
             f"{rounded(asked['bytes'] or 0)} bytes in and out, caches included{missed}",
         ),
         ("bound", f"{made['bound']}, {nearest}"),
