@@ -259,6 +259,40 @@ def test_auto_says_the_same_of_it():
     assert (error < 0.1 * np.sqrt(np.diag(covariance))).all()
 
 
+def walk():
+    """A random walk along a vector: neighbours are told from device to device, in one program of all groups."""
+    return shoal.Model(
+        params={"x": shoal.real(16)},
+        log_density=lambda p: -0.5 * (p["x"][0] ** 2 + jnp.sum(jnp.square(jnp.diff(p["x"])))),
+        name="walk",
+    )
+
+
+@pytest.mark.parametrize("chains", [24, 16])
+def test_groups_with_fewer_chains_come_to_the_end_with_the_others(chains):
+    """Three tiles, of which one group has two and the other one; they waited for each other forever."""
+    result = sampled(walk(), {"chains": 2, "parameters": 4}, num_chains=chains, num_samples=5)
+    assert np.isfinite(result.draws["x"]).all()
+
+
+def test_groups_that_would_wait_for_each_other_are_refused():
+    """Trees of unequal depth, and a loop of the user's; one group by itself has nobody to wait for."""
+
+    def looping(params):
+        smaller = jax.lax.while_loop(lambda x: x > 1, lambda x: x / 2, jax.lax.stop_gradient(params["x"][0]))
+        return -0.5 * jnp.sum(jnp.square(params["x"])) + 0 * smaller
+
+    uneven = shoal.Model(params={"x": shoal.real(16)}, log_density=looping)
+    with pytest.raises(ValueError, match=r"'nuts' chains do unequal work.*\"chains\": 1, \"parameters\": 4"):
+        sampled(walk(), TWO_BY_FOUR, sampler="nuts", num_warmup=50)
+    with pytest.raises(ValueError, match="turns as often as its values say"):
+        sampled(uneven, TWO_BY_FOUR)
+    for made, sampler in ((uneven, BY_HAND), (walk(), shoal.NUTS())):
+        alone = {"chains": 1, "parameters": 4}
+        result = sampled(made, alone, sampler=sampler, num_warmup=20 if made.name == "walk" else 0, num_samples=3)
+        assert np.isfinite(result.draws["x"]).all()
+
+
 def test_what_is_told_of_draws_is_the_models():
     made, _, _ = exact_model()
     result = sampled(made, ALL_IN_EIGHT)

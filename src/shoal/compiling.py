@@ -180,19 +180,29 @@ def give_back() -> None:
 
 def scatters(target: Target, dtype: DTypeLike) -> bool:
     """Whether the gradient of the log density adds up several terms by index, as that of `level[group]` does."""
-    position = jnp.zeros((1, target.dim), dtype)
-    return _has_scatter(jax.make_jaxpr(target.gradient)(position).jaxpr)
 
-
-def _has_scatter(jaxpr: Any) -> bool:
     def adds_up(equation: Any) -> bool:
         if equation.primitive.name != "scatter-add" or equation.params["unique_indices"]:
             return False
         return bool(np.prod(equation.invars[1].aval.shape[:-1]) > 1)
 
+    return _has(adds_up, _gradient(target, dtype))
+
+
+def turns_freely(target: Target, dtype: DTypeLike) -> bool:
+    """Whether the gradient of the log density has a loop whose turns nobody knows beforehand."""
+    return _has(lambda equation: equation.primitive.name == "while", _gradient(target, dtype))
+
+
+def _gradient(target: Target, dtype: DTypeLike) -> Any:
+    return jax.make_jaxpr(target.gradient)(jnp.zeros((1, target.dim), dtype)).jaxpr
+
+
+def _has(wanted: Callable[[Any], bool], jaxpr: Any) -> bool:
+    """Whether an equation of it, or of what is inside, is one that is wanted."""
     inner = (sub for equation in jaxpr.eqns for sub in jax.tree.leaves(list(equation.params.values())))
-    return any(adds_up(equation) for equation in jaxpr.eqns) or any(
-        _has_scatter(getattr(sub, "jaxpr", sub)) for sub in inner if hasattr(getattr(sub, "jaxpr", sub), "eqns")
+    return any(wanted(equation) for equation in jaxpr.eqns) or any(
+        _has(wanted, getattr(sub, "jaxpr", sub)) for sub in inner if hasattr(getattr(sub, "jaxpr", sub), "eqns")
     )
 
 

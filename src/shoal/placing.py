@@ -1,6 +1,6 @@
 """Where a run goes: the mesh that was asked for, checked, and the placement of its chains and data on the devices."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import equinox as eqx
@@ -8,6 +8,8 @@ import jax
 import numpy as np
 
 from shoal.arguments import check_count
+from shoal.compiling import turns_freely
+from shoal.kernels.base import AnyKernel
 from shoal.mesh import CHAINS, DATA, Placement
 from shoal.models import datasets
 from shoal.models.causes import cause
@@ -168,6 +170,32 @@ def as_begun(model: Model, row_block: int | None, settings: Mapping[str, Any]) -
         return model
     # Where none is recorded, all rows were evaluated at once.
     return model.with_row_block(settings.get(BLOCK, rows))
+
+
+def check_together(
+    sampler: str, kernels: Sequence[AnyKernel], target: Target, placement: Placement, dtype: Any
+) -> None:
+    """Refuse groups of devices that share parameters and would not come to the end of a draw together.
+
+    What devices of a group tell each other may be one program of all groups, to which each has to come as often.
+
+    Raises:
+        ValueError: chains do unequal work.
+    """
+    layout = placement.layout
+    if layout.parts == 1 or layout.groups == 1:
+        return
+    if not all(kernel.even for kernel in kernels):
+        why = f"with the sampler {sampler!r} chains do unequal work for a draw"
+        other = ", or take a sampler such as 'chees' or, from 16 chains on, 'auto'"
+    elif turns_freely(target, dtype):
+        why, other = "the log density has a loop that turns as often as its values say", ""
+    else:
+        return
+    raise ValueError(
+        f"mesh has {layout.groups} groups of {layout.parts} devices that share parameters, which have to do the same "
+        f'at the same time, and {why}. Give mesh={{"{CHAINS}": 1, "{PARAMETERS}": {layout.parts}}}{other}.'
+    )
 
 
 def in_parts(model: Model, parts: int) -> Model:

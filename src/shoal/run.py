@@ -234,7 +234,9 @@ class _Sweep(NamedTuple):
         program, layout = self.program, self.layout
         chain = layout.split(run.chain)
         body = lambda chain, state: sweep_of_tile(program, run, chain, *state)
-        turns = (chain >= 0).any(1).sum(dtype=jnp.int32)
+        # Groups of devices that share coordinates go through as many tiles as the others, empty or not: what they tell
+        # each other may be one program of all.
+        turns = (chain >= 0).any(1).sum(dtype=jnp.int32) if layout.parts == 1 else None
         state = layout.split((run.ensemble, run.statistics))
         (ensemble, statistics), (kept, watched) = through_tiles(body, chain, state, turns)
         adaptation, tuning = self.adapt(run, watched)

@@ -23,7 +23,7 @@ from shoal.durable.identity import differences, identity, other_run
 from shoal.models.model import Model
 from shoal.objects import Objects, place_of
 from shoal.paths import by_path
-from shoal.placing import as_begun, as_recorded, in_parts, placement_of, targets_of, tuning_here
+from shoal.placing import as_begun, as_recorded, check_together, in_parts, placement_of, targets_of, tuning_here
 from shoal.progress import ChunkReport, progress
 from shoal.randomness import root_key
 from shoal.request import Call, Request, checked_call
@@ -208,6 +208,8 @@ def carried_out(
         began = time.perf_counter()
         target, spread = targets_of(model, request.dtype, request.mixed, placement)
         warn_of_slow_sums(target, request.dtype, num_chains)
+        moves = request.sampler.kernel(), request.sampler.warmup_kernel()
+        check_together(request.sampler.name, moves, target, placement, request.dtype)
         root = root_key(call.seed)
         sampling = SamplingPhase.of(request, model, spread, placement)
         sampling.prepare(request, placement, root, expected_tuning(request, target.dim))

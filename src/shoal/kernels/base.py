@@ -22,10 +22,12 @@ class Kernel[Tuning](eqx.Module):
     Attributes:
         exact: the target is invariant under `step` for any tuning.
         reference: where the law is from.
+        even: whether all chains do the same work for a draw, so that groups of devices come to the end of it together.
     """
 
     exact: ClassVar[bool]
     reference: ClassVar[str]
+    even: ClassVar[bool] = False
 
     @abc.abstractmethod
     def tuning(self, dim: int, dtype: DTypeLike) -> Tuning:

@@ -69,6 +69,7 @@ class GHMC(Kernel[GHMCTuning]):
     """
 
     exact: ClassVar[bool] = True
+    even: ClassVar[bool] = True
     reference: ClassVar[str] = "Horowitz (1991), Phys. Lett. B 268:247; Neal (2020), arXiv:2001.11950"
 
     num_steps: int = 1

@@ -120,6 +120,7 @@ class HMC(Kernel[HMCTuning]):
     """HMC with a fixed number of steps."""
 
     exact: ClassVar[bool] = True
+    even: ClassVar[bool] = True
     reference: ClassVar[str] = "Neal (2011), MCMC using Hamiltonian dynamics, arXiv:1206.1901"
 
     integrator: Integrator = LEAPFROG

@@ -60,6 +60,7 @@ class Jittered(Kernel[JitteredHMCTuning]):
         step_jitter: how much smaller than `tuning.step_size` a step may be, as a fraction in [0, 1).
     """
 
+    even: ClassVar[bool] = True
     integrator: Integrator = LEAPFROG
     max_steps: int = 1000
     step_jitter: float = 0.5
