@@ -277,6 +277,7 @@ def test_groups_with_fewer_chains_come_to_the_end_with_the_others(chains):
 
 def test_groups_that_would_wait_for_each_other_are_refused():
     """Trees of unequal depth, and a loop of the user's; one group by itself has nobody to wait for."""
+    blackjax = pytest.importorskip("blackjax")
 
     def looping(params):
         smaller = jax.lax.while_loop(lambda x: x > 1, lambda x: x / 2, jax.lax.stop_gradient(params["x"][0]))
@@ -287,6 +288,11 @@ def test_groups_that_would_wait_for_each_other_are_refused():
         sampled(walk(), TWO_BY_FOUR, sampler="nuts", num_warmup=50)
     with pytest.raises(ValueError, match="turns as often as its values say"):
         sampled(uneven, TWO_BY_FOUR)
+    by_coordinate = shoal.from_blackjax(
+        blackjax.hmc, step_size=0.1, num_integration_steps=3, inverse_mass_matrix=np.ones(16)
+    )
+    with pytest.raises(ValueError, match="settings of BlackJAX may be by coordinate"):
+        sampled(walk(), {"chains": 1, "parameters": 4}, sampler=by_coordinate)
     for made, sampler in ((uneven, BY_HAND), (walk(), shoal.NUTS())):
         alone = {"chains": 1, "parameters": 4}
         result = sampled(made, alone, sampler=sampler, num_warmup=20 if made.name == "walk" else 0, num_samples=3)
@@ -310,8 +316,9 @@ def test_starts_may_be_given_either_way():
     other = sampled(made, TWO_BY_FOUR, initial_positions=made.constrain(start), num_samples=3)
     for name in one.draws:
         np.testing.assert_array_equal(one.draws[name], other.draws[name])
-    with pytest.raises(ValueError, match=r"expected one row per chain.*\(32, 25\)"):
-        sampled(made, ALL_IN_EIGHT, initial_positions=start[:, :7])
+    for wrong in (start[:, :7], np.zeros((32, 28), np.float32), start[:31]):
+        with pytest.raises(ValueError, match=r"expected one row per chain.*\(32, 25\)"):
+            sampled(made, TWO_BY_FOUR, initial_positions=wrong)
 
 
 def test_a_run_goes_on_with_its_parts(tmp_path):

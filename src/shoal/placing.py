@@ -10,6 +10,7 @@ import numpy as np
 from shoal.arguments import check_count
 from shoal.compiling import turns_freely
 from shoal.kernels.base import AnyKernel
+from shoal.kernels.lifted import Lifted
 from shoal.mesh import CHAINS, DATA, Placement
 from shoal.models import datasets
 from shoal.models.causes import cause
@@ -175,15 +176,22 @@ def as_begun(model: Model, row_block: int | None, settings: Mapping[str, Any]) -
 def check_together(
     sampler: str, kernels: Sequence[AnyKernel], target: Target, placement: Placement, dtype: Any
 ) -> None:
-    """Refuse groups of devices that share parameters and would not come to the end of a draw together.
+    """Refuse samplers that devices which share parameters cannot run.
 
     What devices of a group tell each other may be one program of all groups, to which each has to come as often.
 
     Raises:
-        ValueError: chains do unequal work.
+        ValueError: settings are in another order than the coordinates, or chains of several groups do unequal work.
     """
     layout = placement.layout
-    if layout.parts == 1 or layout.groups == 1:
+    if layout.parts == 1:
+        return
+    if any(isinstance(kernel, Lifted) for kernel in kernels):
+        raise ValueError(
+            f"mesh has {PARAMETERS!r}: {layout.parts} with sampler {sampler!r}: settings of BlackJAX may be by "
+            "coordinate, and devices that share parameters have these in another order. Use a sampler of Shoal."
+        )
+    if layout.groups == 1:
         return
     if not all(kernel.even for kernel in kernels):
         why = f"with the sampler {sampler!r} chains do unequal work for a draw"

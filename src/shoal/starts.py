@@ -91,20 +91,22 @@ def given(model: Model, target: Target, positions: Any, num_chains: int, dtype: 
         ValueError: a wrong name or shape, a value off its support, or a start that is not finite.
     """
     layout = model.layout
+    expected = (num_chains, layout.num_free)
     if isinstance(positions, Mapping):
         try:
             position = np.asarray(model.unconstrain(positions), dtype)
         except ValueError as error:
             raise ValueError(f"initial_positions: {error}") from error
+        shape = (*position.shape[:-1], layout.num_free)
     else:
         position = np.asarray(positions, dtype)
-        if position.shape == (num_chains, layout.num_free):
-            position = layout.in_order(position)
-    if position.shape != (num_chains, layout.dim):
+        shape = position.shape
+        position = layout.in_order(position) if shape == expected else position
+    if shape != expected:
         raise ValueError(
-            f"initial_positions: got an array of shape {position.shape}, expected one row per chain and one "
-            f"column per unconstrained coordinate, {(num_chains, layout.num_free)}, or a mapping from each parameter "
-            "to an array with a leading axis of chains. num_chains must agree with it."
+            f"initial_positions: got an array of shape {shape}, expected one row per chain and one column per "
+            f"unconstrained coordinate, {expected}, or a mapping from each parameter to an array with a leading axis "
+            "of chains. num_chains must agree with it."
         )
     points, superchain = np.unique(position, axis=0, return_inverse=True)
     points, superchain = _in_order(points, superchain.reshape(-1))
