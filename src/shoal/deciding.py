@@ -11,8 +11,10 @@ import numpy as np
 from shoal.diagnostics.effective import MANY_CHAINS
 from shoal.diagnostics.enough import Lack, Looks, Rule, next_look
 from shoal.diagnostics.findings import Finding
+from shoal.diagnostics.precision import Precision
 from shoal.diagnostics.verdict import MAX_DIVERGING
 from shoal.labels import labels
+from shoal.models.layout import Layout
 from shoal.results.draws import Header, MemoryDraws
 from shoal.results.failure import doubtful, imprecise
 from shoal.results.folded_draws import MemoryFolds, ZarrFolds
@@ -87,7 +89,7 @@ class Decision:
         fold: Any = self._session.sampling.program.statistics[PRECISION]
         memory = on_host(run.statistics[PRECISION], self._session.placement)
         count = int(memory.count[0])
-        now = fold.precision(memory, self._rule.superchain)
+        now = _plain(fold.precision(memory, self._rule.superchain), self._session.model.layout)
         self._lack = self._rule.lacks(now, count, self._looks.earlier, np.asarray(fold.centre, float))
         self.lacks = self._lack.words
         self._looks.add(count, now)
@@ -187,6 +189,14 @@ def _diverging(so_far: Result) -> tuple[float, float]:
     by_chains = shares.std(ddof=1) / np.sqrt(chains) if chains > 1 else 0.0
     error = max(by_chains, np.sqrt(max(shares.mean(), 0.0) / (chains * draws)))
     return float(shares.mean() - SURE[0] * error), float(shares.mean() + SURE[1] * error)
+
+
+def _plain(now: Precision, layout: Layout) -> Precision:
+    """The same, with what is of coordinates in the order of the parameters, and of these alone: two numbers of each."""
+    first = len(now.mean) - 2 * layout.dim
+    of_both = lambda values: layout.plain(values[first:].reshape(2, layout.dim)).reshape(-1)
+    mean, sd, mcse, ess, r_hat = (np.append(part[:first], of_both(part)) for part in now[:5])
+    return Precision(mean, sd, mcse, ess, r_hat, now.freedom)
 
 
 def _rule(session: Session, until: "Until") -> Rule:

@@ -96,8 +96,14 @@ class WarmupDraws:
         rows = rows[max(0, self._there - begun) :]
         for some in _pieces(rows, self._session.sampling.draws):
             told = {name: getattr(trail, part)[some] for name, part in TOLD.items()}
+            told["lp"] = self._of_model(told["lp"], trail.position[some])
             stats = {name: of_all(part, left.members, self._num_chains) for name, part in told.items()}
             self._sink.append(self._values(trail.position[some], left), stats, None)
+
+    def _of_model(self, log_density: np.ndarray, position: np.ndarray) -> np.ndarray:
+        """The log density of the model alone, `[draw, member]`."""
+        every = jnp.asarray(log_density.reshape(-1)), jnp.asarray(position.reshape(-1, position.shape[-1]))
+        return np.asarray(self._session.target.of_model(*every)).reshape(log_density.shape)
 
     def _values(self, position: np.ndarray, left: Left) -> dict[str, np.ndarray]:
         """The quantities that are kept of some positions `[draw, member, dim]`."""

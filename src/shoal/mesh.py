@@ -22,6 +22,7 @@ from jax.lax import dynamic_index_in_dim, dynamic_update_index_in_dim
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Float, Int, PyTree
 
+from shoal.models.parted import FEW
 from shoal.target import PARAMETERS, Sharded, Target, is_sharded
 
 CHAINS, DATA = "chains", "data"
@@ -36,9 +37,6 @@ TILE_ON_ACCELERATORS = 16_384
 
 # Rows of a shard are a multiple of so many: a multiple of 64 bytes.
 EVEN = 64
-
-# Coordinates that are too few to be worth splitting, for each device.
-FEW = 8
 
 # Few of the chains of an ensemble move in the rows of all, and run the program of all, where that leaves no more than
 # this many times as many rows: compiling another takes a second or two.

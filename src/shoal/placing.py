@@ -233,10 +233,10 @@ def tuning_here(tuning: Mapping[str, np.ndarray] | None, parts: int) -> Mapping[
         return None
     there = int(tuning.get(PARAMETER_PARTS, 1))
     if there != parts:
+        so_many = "one part" if there == 1 else f"{there} parts"
         raise ValueError(
-            f"tuning is of a run whose parameters were in {there} parts, and orders their coordinates likewise, but "
-            f'here they are in {parts}. Give mesh={{"{PARAMETERS}": {there}, ...}}, or let the run find a tuning of '
-            "its own."
+            f"tuning is of a run whose parameters were in {so_many}, and orders their coordinates likewise, but here "
+            f'they are in {parts}. Give mesh={{"{PARAMETERS}": {there}, ...}}, or let the run find a tuning of its own.'
         )
     return {name: array for name, array in tuning.items() if name != PARAMETER_PARTS}
 

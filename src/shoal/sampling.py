@@ -225,7 +225,9 @@ def carried_out(
                 sampler=by_path(request.sampler),
                 initial_positions=starts.position if starts.chosen else None,
             )
-            _begun(folder, there, Beginning(asked, settings, versions(), starts, call.request.tuning))
+            # Starts that the user chose are given again where the run goes on.
+            given_there = starts._replace(position=model.layout.plain(starts.position)) if starts.chosen else starts
+            _begun(folder, there, Beginning(asked, settings, versions(), given_there, call.request.tuning))
         seconds = time.perf_counter() - began
         with watched(folder, model, settings, call.tensorboard) as watch:
             session = Session(

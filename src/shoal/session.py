@@ -216,7 +216,12 @@ class Session:
         """How far a phase is."""
         names = [name for name in program.statistics if name != PRECISION]
         said = report(program, run, self.placement, self.starts.superchain, names)
-        health, spread = said["health"], said.get("moments")
+        # What is told of coordinates is in the order of the parameters, and of these alone.
+        plain, health = self.model.layout.plain, said["health"]
+        but_last = lambda values: np.append(plain(values[:-1]), values[-1:])
+        spread, reach = (said.get(name) for name in ("moments", REACH))
+        spread = None if spread is None else {name: but_last(values) for name, values in spread.items()}
+        reach = None if reach is None else {name: plain(ends) for name, ends in reach.items()}
         r_hat = None if spread is None else worst(spread["r_hat_nested"], "r_hat_nested")[0]
         chunk = ChunkReport(
             phase=phase,
@@ -230,7 +235,7 @@ class Session:
             r_hat=r_hat,
         )
         per_draw = chunk.gradients / max(int(health["draws"]), 1)
-        return Told(chunk, int(health["paid"]), per_draw, run.tuning, spread, said.get(REACH))
+        return Told(chunk, int(health["paid"]), per_draw, run.tuning, spread, reach)
 
     def tell(self, told: Told, values: Mapping[str, np.ndarray] | None = None) -> None:
         """Show how far a phase is, and write it down.
@@ -280,7 +285,7 @@ class Session:
         """
         if self.request.folded != NONE or told.spread is None:
             return {}
-        columns = {name: told.spread[name][: self.model.dim] for name in ("mean", "sd", "ess", "r_hat")}
+        columns = {name: told.spread[name][:-1] for name in ("mean", "sd", "ess", "r_hat")}
         ess = columns.pop("ess")
         unknown = np.full_like(ess, np.nan)
         return {**columns, "mcse_mean": columns["sd"] / np.sqrt(ess), "ess_bulk": ess, "ess_tail": unknown}
@@ -323,7 +328,7 @@ def recorded_settings(
     settings = {
         "model": model.name,
         **({} if model.origin is None else {"target": model.origin}),
-        "dim": model.dim,
+        "dim": model.layout.num_free,
         "sampler": request.sampler.name,
         **{f"sampler.{name}": value for name, value in request.sampler.settings().items()},
         "num_chains": request.num_chains,

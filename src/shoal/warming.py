@@ -161,7 +161,7 @@ def _staged(session: Session, draws: WarmupDraws | None) -> Warm:
     def keep(left: Left) -> None:
         if left.burnt_in:
             trail = left.trail
-            visited.add(trail.position, trail.log_density, trail.gradients, left.members)
+            visited.add(session.model.layout.plain(trail.position), trail.log_density, trail.gradients, left.members)
         if draws is not None:
             draws.stage(left)
 

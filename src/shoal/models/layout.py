@@ -65,6 +65,10 @@ class Layout:
         """Vectors `[..., num_free]` of the parameters one after another, as they are here."""
         return plain
 
+    def plain(self, vectors: Any) -> Any:
+        """Vectors `[..., dim]` as of a layout that has the parameters one after another."""
+        return vectors
+
     @property
     def names(self) -> tuple[str, ...]:
         """The parameters, in order."""

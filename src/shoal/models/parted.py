@@ -21,6 +21,8 @@ from shoal.target import PARAMETERS
 
 # A coordinate of no parameter: some make the parts equal.
 SPARE = "spare"
+# Arrays of fewer numbers for each device are not worth what devices would have to tell each other.
+FEW = 8
 
 
 @dataclass(frozen=True)
@@ -36,8 +38,10 @@ class Parted(Layout):
     def axis(self, slot: Slot) -> int | None:
         """The axis that an array is split along: the longest that goes into the parts evenly, the last of equals.
 
-        None where there is none; its numbers are then wherever there is room.
+        None where there is none, or few numbers; these are then wherever there is room.
         """
+        if slot.size < FEW * self.parts:
+            return None
         even = [(length, axis) for axis, length in enumerate(slot.free_shape) if length % self.parts == 0]
         return max(even)[1] if even else None
 
@@ -79,6 +83,9 @@ class Parted(Layout):
         numpy = jnp if isinstance(plain, jax.Array) else np
         spare = numpy.zeros((*plain.shape[:-1], self.num_spare), plain.dtype)
         return numpy.concatenate([plain, spare], axis=-1)[..., self.order]
+
+    def plain(self, vectors: Any) -> Any:
+        return vectors[..., np.argsort(self.order)[: self.num_free]]
 
     def split(self, position: Any) -> dict[str, Any]:
         return position.free if isinstance(position, Pieces) else self._apart(position)[0]

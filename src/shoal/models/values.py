@@ -81,5 +81,5 @@ def check_support(
 
 
 def _finite_by_parameter(layout: Layout, position: np.ndarray) -> list[np.ndarray]:
-    parameters, finite = np.array(layout.parameters()), np.isfinite(position)
-    return [finite[:, parameters == name].all(axis=1) for name in layout.names]
+    ends = np.cumsum([slot.size for slot in layout.slots])[:-1]
+    return [np.isfinite(piece).all(axis=1) for piece in np.split(layout.plain(position), ends, axis=1)]
