@@ -85,7 +85,12 @@ class Parted(Layout):
         return numpy.concatenate([plain, spare], axis=-1)[..., self.order]
 
     def plain(self, vectors: Any) -> Any:
-        return vectors[..., np.argsort(self.order)[: self.num_free]]
+        return vectors[..., self._places]
+
+    @cached_property
+    def _places(self) -> np.ndarray:
+        """Where each coordinate of a `Layout` is."""
+        return np.argsort(self.order)[: self.num_free]
 
     def split(self, position: Any) -> dict[str, Any]:
         return position.free if isinstance(position, Pieces) else self._apart(position)[0]
