@@ -22,7 +22,7 @@ from shoal.kernels import HMC
 from shoal.placing import in_parts, placement_of, targets_of
 from shoal.program import Program
 from shoal.randomness import root_key
-from shoal.run import advance, begin, enter, sweeps_as_array
+from shoal.run import advance, begin, enter, lowered, sweeps_as_array
 
 CHAINS, STEPS, DRAWS, SEED = 64, 20, 5, 0
 
@@ -41,8 +41,7 @@ def measured(mesh: dict[str, int], hidden: int, rows: int, repeats: int) -> dict
     )
     program, start = Program(target, kernel), np.zeros((CHAINS, model.dim), np.float32)
     run = enter(program, begin(program, placement, root_key(SEED), start, tuning), placement, DRAWS)
-    whole = eqx.filter_jit(lambda program, run: advance(program, run, sweeps_as_array(1), placement, DRAWS))
-    memory = whole.lower(program, run).compile().compiled.memory_analysis()
+    memory = lowered(program, run, placement, DRAWS).compile().compiled.memory_analysis()
     work = lambda draws: jax.block_until_ready(advance(program, run, sweeps_as_array(draws), placement, DRAWS))
     work(1)
     seconds = np.median([timed(work, DRAWS) for _ in range(repeats)])

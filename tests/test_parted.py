@@ -20,7 +20,7 @@ from shoal.models.parted import Parted
 from shoal.placing import in_parts, placement_of, targets_of
 from shoal.program import Program, keep_draws
 from shoal.randomness import Keys, root_key
-from shoal.run import _PROGRAMS, advance, begin, enter, on_mesh, sweeps_as_array
+from shoal.run import advance, begin, enter, lowered, on_mesh, sweeps_as_array
 from shoal.target import PARAMETERS
 
 ALL_IN_EIGHT, TWO_BY_FOUR = {"chains": 1, "parameters": 8}, {"chains": 2, "parameters": 4}
@@ -127,12 +127,11 @@ def begun(made, mesh, chains=64, tile=8):
 
 
 def compiled_text(program, run, placement):
-    steps = _PROGRAMS[False]
-    lowered = steps._programs(steps._options()).lower(program, run, jnp.int32(1), placement.layout, 4)
+    traced = lowered(program, run, placement, 4)
     before = jax.config.read("jax_disable_most_optimizations")
     jax.config.update("jax_disable_most_optimizations", False)
     try:
-        return lowered.compile().compiled
+        return traced.compile().compiled
     finally:
         jax.config.update("jax_disable_most_optimizations", before)
 

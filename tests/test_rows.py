@@ -16,7 +16,7 @@ from shoal.models.rows import ROW_BLOCK, RowSum, _added
 from shoal.placing import as_begun, placement_of, targets_of
 from shoal.program import Program, keep_draws
 from shoal.randomness import root_key
-from shoal.run import _PROGRAMS, begin, enter, on_mesh
+from shoal.run import begin, enter, lowered, on_mesh
 from shoal.target import Sharded
 
 COLUMNS, CHAINS_HERE = 3, 8
@@ -217,11 +217,10 @@ def test_devices_talk_once_per_gradient(mesh, sums):
     run = enter(
         program, begin(program, placement, root_key(0), points(target.dim, 64, np.float32), tuning), placement, 1
     )
-    compiled = _PROGRAMS[False]
-    lowered = compiled._programs(compiled._options()).lower(program, run, jnp.int32(1), placement.layout, 4)
+    traced = lowered(program, run, placement, 4)
     before = jax.config.read("jax_disable_most_optimizations")
     jax.config.update("jax_disable_most_optimizations", False)
-    text = lowered.compile().compiled.as_text()
+    text = traced.compile().compiled.as_text()
     jax.config.update("jax_disable_most_optimizations", before)
     found = re.findall(r"\b(all-reduce|all-gather|all-to-all|collective-permute|reduce-scatter)(?:-start)?\(", text)
     assert found == ["all-reduce"] * sums

@@ -140,11 +140,14 @@ class Compiled[**P, R]:
         """
         ahead, signature = _ahead.get(), self._signature(args, kwargs)
         if ahead is not None and signature not in ahead.begun:
-            program: Any = self._programs(self._options())
             # Tracing is Python's and stays in this thread, with its settings; XLA's part does not hold Python up.
-            with collecting_seldom():
-                lowered = program.lower(*args, **kwargs)
-            ahead.begun[signature] = ahead.workers.submit(lowered.compile)
+            ahead.begun[signature] = ahead.workers.submit(self.lower(*args, **kwargs).compile)
+
+    def lower(self, *args: P.args, **kwargs: P.kwargs) -> Any:
+        """The program for arguments such as these, traced and not compiled."""
+        program: Any = self._programs(self._options())
+        with collecting_seldom():
+            return program.lower(*args, **kwargs)
 
     def _program(self, options: frozenset[tuple[str, Any]]) -> Callable[P, R]:
         # equinox hands what it does not know on to jax.jit, which its types do not say.

@@ -194,6 +194,11 @@ def advance(
     return _PROGRAMS[program.brief](program, run, sweeps, placement.layout, capacity)
 
 
+def lowered(program: Program, run: Run, placement: Placement, capacity: int) -> Any:
+    """The program that `advance` runs, traced and not compiled."""
+    return _PROGRAMS[program.brief].lower(program, run, sweeps_as_array(1), placement.layout, capacity)
+
+
 def _advance(program: Program, run: Run, sweeps: Int[Array, ""], layout: Layout, capacity: int) -> tuple[Run, PyTree]:
     chains, everywhere = PartitionSpec(CHAINS), PartitionSpec()
     per_chain = lambda run: (run.chain, run.ensemble, run.statistics)
