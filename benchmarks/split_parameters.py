@@ -24,7 +24,7 @@ from shoal.program import Program
 from shoal.randomness import root_key
 from shoal.run import advance, begin, enter, lowered, sweeps_as_array
 
-CHAINS, STEPS, DRAWS, SEED = 64, 20, 5, 0
+CHAINS, STEPS, DRAWS, SEED = 64, 20, 1, 0
 
 
 def measured(mesh: dict[str, int], hidden: int, rows: int, repeats: int) -> dict[str, float | int]:
