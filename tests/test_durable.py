@@ -1033,7 +1033,7 @@ def test_phases_and_kernels(half_scouts):
     coords = kept("auto").warmup_coords
     phases = list(dict.fromkeys(coords["warmup_phase"]))
     assert phases[:3] == ["burn-in", "scouting", "settling"]
-    assert set(phases[3:]) <= {"race", "necks"}
+    assert set(phases[3:]) <= {"race"}
     kernels = {phase: set(coords["warmup_kernel"][coords["warmup_phase"] == phase]) for phase in phases}
     assert kernels["burn-in"] == {"Microcanonical"}
     assert kernels["settling"] == {"JitteredHMC"}

@@ -13,7 +13,7 @@ sys.path.append(str(Path(__file__).parents[1] / "benchmarks"))
 from panel.measures import draws_to_small_bias, smallest_ess
 from panel.outcome import Count, Outcome, Seconds
 from panel.rows import bias_cost, superchains
-from panel.summary import Cell, warmup_shares
+from panel.summary import Cell, race_shares
 from panel.targets import TARGETS, Reference
 from panel.targets.adversaries import RHO, SCALES
 
@@ -131,9 +131,8 @@ def test_the_worst_seed_is_what_a_cell_says():
     assert Cell({0: good, 1: silent}).median("cost_4000") == 3.0
 
 
-def test_what_a_phase_took_is_a_share_of_every_run_that_ended():
+def test_what_the_race_took_is_a_share_of_every_run_that_ended():
     row = lambda **settings: {"status": "done", "cost_4000": 200.0, "settings": settings}
-    rows = {0: row(race_gradients=30, necks_gradients=0), 1: row(race_gradients=10, necks_gradients=50)}
+    rows = {0: row(race_gradients=30), 1: row(race_gradients=10)}
     found = {("banana", "shoal_auto"): Cell(rows | {2: {"status": "timeout"}}), ("banana", "shoal_nuts"): Cell(rows)}
-    assert warmup_shares(found, "shoal_auto", "race") == [0.15, 0.05]
-    assert warmup_shares(found, "shoal_auto", "necks") == [0.0, 0.25]
+    assert race_shares(found, "shoal_auto") == [0.15, 0.05]

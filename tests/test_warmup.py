@@ -480,7 +480,6 @@ def test_auto_samples_with_the_reach_that_it_tells(banana):
     winner, reach = next(entry for entry in result.warmup["race"] if entry["won"]), result.warmup["reach"]
     assert 1.2 < reach <= MOST
     assert float(result.tuning["trajectory"]) == pytest.approx(reach * winner["trajectory"])
-    assert result.warmup["steps_shorter"] == 1.0
     # Steps of the longer trajectories may be too long: then they are shorter.
     assert float(result.tuning["step_size"]) <= winner["step_size"] * (1 + 1e-6)
     assert f"{reach:.2g} times as long" in report_words(result.warmup)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from .figures import draw_costs, draw_ends
 from .samplers import OURS, PEERS
-from .summary import KINDS, Cell, against_recipes, best_peer, cells, geometric_mean, relative, warmup_shares
+from .summary import KINDS, Cell, against_recipes, best_peer, cells, geometric_mean, race_shares, relative
 from .targets import TARGETS
 
 DOCS = Path(__file__).parents[2] / "docs"
@@ -128,14 +128,13 @@ def recipes_table(found: dict[tuple[str, str], Cell], ours: list[str]) -> str:
         f"Effective draws of `{sampler}` in sampling over those of the fastest of {', '.join(map(_code, recipes))}, "
         "by default settings, one core for each run, seed 0; on targets where both converged and were right. Medians "
         f"over {len(compared)} targets: {second:.2f} per second and {gradient:.2f} per gradient. Of the "
-        f"cost of 4,000 effective draws the race took {_at_most(warmup_shares(found, sampler, 'race'))}; the looks for "
-        f"necks after it {_at_most(warmup_shares(found, sampler, 'necks'))}."
+        f"cost of 4,000 effective draws the race took {_at_most(race_shares(found, sampler))}."
     )
     return f"### `{sampler}` against single recipes\n\n{words}\n\n{_table(lines)}"
 
 
 def _at_most(shares: list[float]) -> str:
-    """Of how many runs a phase has taken what, in words."""
+    """Of how many runs it has taken what, in words."""
     dear = sum(share > DEAR for share in shares)
     return (
         f"nothing in {shares.count(0.0)} of {len(shares)} runs, at most {max(shares, default=0.0):.0%}, and more than "

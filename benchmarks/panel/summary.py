@@ -111,11 +111,11 @@ def against_recipes(
     return compared
 
 
-def warmup_shares(found: dict[tuple[str, str], Cell], sampler: str, phase: str) -> list[float]:
-    """Of the cost of 4,000 effective draws, what a phase of the warmup took, in every run."""
+def race_shares(found: dict[tuple[str, str], Cell], sampler: str) -> list[float]:
+    """Of the cost of 4,000 effective draws, what the race took, in every run."""
     rows = (row for (_, name), cell in found.items() if name == sampler for row in cell.rows.values())
-    known = (row for row in rows if row["status"] == "done" and f"{phase}_gradients" in row["settings"])
-    return [row["settings"][f"{phase}_gradients"] / row["cost_4000"] for row in known]
+    known = (row for row in rows if row["status"] == "done" and "race_gradients" in row["settings"])
+    return [row["settings"]["race_gradients"] / row["cost_4000"] for row in known]
 
 
 def geometric_mean(values: Any) -> float:

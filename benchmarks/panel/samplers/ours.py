@@ -52,9 +52,8 @@ class Ours:
                 "warmup_draws": int(warmup_draws),
                 "race": record.get("race"),
                 "race_gradients": phase_gradients(record, "race"),
-                "necks_gradients": phase_gradients(record, "necks"),
                 "reach": record.get("reach"),
-                "steps_shorter": record.get("steps_shorter"),
+                "necks": len(record.get("necks", ())),
             },
         )
 

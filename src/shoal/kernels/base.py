@@ -22,12 +22,10 @@ class Kernel[Tuning](eqx.Module):
     Attributes:
         exact: the target is invariant under `step` for any tuning.
         reference: where the law is from.
-        even: whether all chains do the same work for a draw, so that groups of devices come to the end of it together.
     """
 
     exact: ClassVar[bool]
     reference: ClassVar[str]
-    even: ClassVar[bool] = False
 
     @abc.abstractmethod
     def tuning(self, dim: int, dtype: DTypeLike) -> Tuning:
@@ -36,6 +34,11 @@ class Kernel[Tuning](eqx.Module):
     @abc.abstractmethod
     def step(self, keys: Keys, ensemble: Ensemble, tuning: Tuning, target: Target) -> tuple[Ensemble, Info]:
         """One draw of every chain. It reads no randomness but `keys`, and of `tuning` it changes nothing."""
+
+    @property
+    def even(self) -> bool:
+        """Whether all chains do the same work for a draw, so that groups of devices come to the end of it together."""
+        return False
 
     @property
     def draws_per_sweep(self) -> int:

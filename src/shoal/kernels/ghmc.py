@@ -69,12 +69,15 @@ class GHMC(Kernel[GHMCTuning]):
     """
 
     exact: ClassVar[bool] = True
-    even: ClassVar[bool] = True
     reference: ClassVar[str] = "Horowitz (1991), Phys. Lett. B 268:247; Neal (2020), arXiv:2001.11950"
 
     num_steps: int = 1
 
     Tuning: ClassVar[type[GHMCTuning]] = GHMCTuning
+
+    @property
+    def even(self) -> bool:
+        return True
 
     def tuning(self, dim: int, dtype: DTypeLike) -> GHMCTuning:
         return self.Tuning(jnp.asarray(0.1, dtype), jnp.asarray(1.0, dtype), Diagonal(jnp.ones(dim, dtype)))

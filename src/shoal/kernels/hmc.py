@@ -59,9 +59,9 @@ def told(
     acceptance: Float[Array, " chains"],
     error: Float[Array, " chains"],
     flow: Splitting,
-    num_steps: Int[Array, ""],
+    num_steps: Int[Array, "*each"],
 ) -> Info:
-    """What a draw reports; `acceptance` and `error` are from the acceptance rule."""
+    """What a draw reports; `acceptance` and `error` are from the acceptance rule, steps of all chains or of each."""
     steps = jnp.broadcast_to(num_steps, acceptance.shape)
     return Info(
         acceptance_rate=acceptance,
@@ -120,12 +120,15 @@ class HMC(Kernel[HMCTuning]):
     """HMC with a fixed number of steps."""
 
     exact: ClassVar[bool] = True
-    even: ClassVar[bool] = True
     reference: ClassVar[str] = "Neal (2011), MCMC using Hamiltonian dynamics, arXiv:1206.1901"
 
     integrator: Integrator = LEAPFROG
 
     Tuning: ClassVar[type[HMCTuning]] = HMCTuning
+
+    @property
+    def even(self) -> bool:
+        return True
 
     def tuning(self, dim: int, dtype: DTypeLike) -> HMCTuning:
         return self.Tuning(jnp.asarray(0.1, dtype), jnp.asarray(10, jnp.int32), Diagonal(jnp.ones(dim, dtype)))

@@ -6,7 +6,8 @@ $L_t = \lceil \ell_t / \epsilon_t \rceil$ steps of size $\ell_t / L_t$, but of n
 step size of $\tau / (1 - \kappa)$ makes one step of every trajectory, and a longer one goes beyond it. All
 depends on $t$ alone, not on any position, so every draw leaves the target invariant. Varying lengths keep periodic
 orbits from resonating; varying step sizes free chains that stick where the target is narrower than elsewhere. One
-number of steps for all chains means that none waits for another.
+number of steps for all chains means that none waits for another; with `retries` those do whose proposals have no
+chance, and are tried again (`shoal.kernels.retried`).
 """
 
 from typing import ClassVar
@@ -21,6 +22,7 @@ from shoal.dynamics.metrics import Diagonal, Metric
 from shoal.ensemble import Ensemble, Info
 from shoal.kernels.base import Kernel
 from shoal.kernels.hmc import hamiltonian_step
+from shoal.kernels.retried import retried_step
 from shoal.randomness import Keys, van_der_corput
 from shoal.target import Target
 
@@ -34,6 +36,8 @@ class JitteredHMCTuning(eqx.Module):
         shortest: the shortest one, as a fraction of the longest in [0, 1].
         metric: the whitening map.
         integrator: the splitting; another one of as many stages needs no other program.
+        finer: how many times as fine the steps become with which a proposal without a chance is tried again, each time;
+            None where it is not.
     """
 
     step_size: Float[Array, ""]
@@ -41,6 +45,7 @@ class JitteredHMCTuning(eqx.Module):
     shortest: Float[Array, ""]
     metric: Metric
     integrator: Integrator
+    finer: Float[Array, ""] | None = None
 
 
 def first_tuning(
@@ -60,12 +65,15 @@ class Jittered(Kernel[JitteredHMCTuning]):
         step_jitter: how much smaller than `tuning.step_size` a step may be, as a fraction in [0, 1).
     """
 
-    even: ClassVar[bool] = True
     integrator: Integrator = LEAPFROG
     max_steps: int = 1000
     step_jitter: float = 0.5
 
     Tuning: ClassVar[type[JitteredHMCTuning]] = JitteredHMCTuning
+
+    @property
+    def even(self) -> bool:
+        return True
 
     def schedule(self, index: Int[Array, ""], tuning: JitteredHMCTuning) -> tuple[Float[Array, ""], Int[Array, ""]]:
         """The step size and the number of steps of draw number `index`."""
@@ -77,10 +85,19 @@ class Jittered(Kernel[JitteredHMCTuning]):
 
 
 class JitteredHMC(Jittered):
-    """HMC with one jittered trajectory length for the ensemble."""
+    """HMC with one jittered trajectory length for the ensemble.
+
+    Attributes:
+        retries: how often a proposal without a chance is tried again where the tuning says so.
+    """
 
     exact: ClassVar[bool] = True
     reference: ClassVar[str] = "Hoffman, Radul & Sountsov (2021), PMLR 130:3907, section 3"
+    retries: int = 0
+
+    @property
+    def even(self) -> bool:
+        return self.retries == 0
 
     def tuning(self, dim: int, dtype: DTypeLike) -> JitteredHMCTuning:
         return first_tuning(0.1, 0.1, dim, self.integrator, dtype)
@@ -88,4 +105,6 @@ class JitteredHMC(Jittered):
     def step(self, keys: Keys, ensemble: Ensemble, tuning: JitteredHMCTuning, target: Target) -> tuple[Ensemble, Info]:
         step_size, num_steps = self.schedule(keys.index, tuning)
         flow = Flow(target, tuning.metric, tuning.integrator, step_size)
-        return hamiltonian_step(keys, ensemble, flow, num_steps)
+        if self.retries == 0 or tuning.finer is None:
+            return hamiltonian_step(keys, ensemble, flow, num_steps)
+        return retried_step(keys, ensemble, flow, num_steps, tuning.finer, self.retries, self.max_steps)

@@ -70,10 +70,13 @@ class Microcanonical(Kernel[MicrocanonicalTuning]):
     """Unadjusted microcanonical Langevin dynamics; the memory of a chain is `Moving`."""
 
     exact: ClassVar[bool] = False
-    even: ClassVar[bool] = True
     reference: ClassVar[str] = "Robnik & Seljak (2026), arXiv:2601.16696"
 
     Tuning: ClassVar[type[MicrocanonicalTuning]] = MicrocanonicalTuning
+
+    @property
+    def even(self) -> bool:
+        return True
 
     def tuning(self, dim: int, dtype: DTypeLike) -> MicrocanonicalTuning:
         """The first guess of LAPS, for a target of unit variances.

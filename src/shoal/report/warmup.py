@@ -46,10 +46,10 @@ def words(warmup: Mapping[str, Any]) -> str:
         if warmup.get("reach", 1.0) >= LONGER
         else ""
     )
-    if warmup.get("steps_shorter", 1.0) > LONGER:
+    if warmup.get("necks"):
         further += (
-            " Proposals from one tail of a coordinate failed, as they do in a neck of the posterior: sampling takes "
-            f"steps {warmup['steps_shorter']:.2g} times shorter."
+            " Proposals from one tail of a coordinate failed, as they do in a neck of the posterior: in sampling those "
+            "without a chance are tried again with finer steps."
         )
     if len(entries) == 1:
         return (

@@ -1,5 +1,6 @@
 """The sampler `auto`: burn-in, metrics from all chains, and a race for what samples this posterior best."""
 
+import dataclasses
 from typing import Any, ClassVar
 
 import equinox as eqx
@@ -10,10 +11,10 @@ from shoal import kernels
 from shoal.adaptation import Adaptation
 from shoal.kernels.jittered_hmc import JitteredHMCTuning
 from shoal.kernels.nuts import NUTSTuning
-from shoal.samplers.base import Sampler, check_positive, check_whole
+from shoal.samplers.base import Sampler, check_one_of, check_positive, check_whole
 from shoal.samplers.staged import Staged, Warmed, as_record, given_up, unsettled
 from shoal.warmup.few import few_chains
-from shoal.warmup.narrow import Shortened, shortened
+from shoal.warmup.narrow import narrow
 from shoal.warmup.phases import (
     MOST_SCOUTS,
     SCOUTS,
@@ -29,6 +30,11 @@ from shoal.warmup.trail import FEW_CHAINS
 from shoal.warmup.whitening import simplest, unit
 
 
+# How often a proposal without a chance is tried again, and how many times as fine the steps become each time.
+RETRIES, FINER = 3, 4.0
+SEEN, ALWAYS, NEVER = "necks", "always", "never"
+
+
 class Auto(Staged):
     """Finds the bulk, the metric, the splitting and the trajectory length by itself.
 
@@ -39,6 +45,8 @@ class Auto(Staged):
         target_accept: harmonic mean of the acceptance probabilities to aim at, in (0, 1).
         race_share: of the gradients of a run to 4,000 effective draws, what the race may take, in (0, 1).
         max_steps: the most leapfrog steps of a trajectory.
+        retry: when proposals without a chance are tried again with finer steps: where the race has seen "necks" of the
+            posterior, "always" or "never".
 
     Raises:
         ValueError: a setting out of its range.
@@ -49,16 +57,24 @@ class Auto(Staged):
     target_accept: float = 0.8
     race_share: float = 0.14
     max_steps: int = 1000
+    retry: str = SEEN
 
     def __check_init__(self) -> None:
         check_positive("Auto", "target_accept", self.target_accept, below=1.0)
         check_positive("Auto", "race_share", self.race_share, below=1.0)
         check_whole("Auto", "max_steps", self.max_steps)
+        check_one_of("Auto", "retry", self.retry, (SEEN, ALWAYS, NEVER))
+
+    def in_step(self) -> Sampler:
+        return dataclasses.replace(self, retry=NEVER)
 
     def for_chains(self, num_chains: int) -> Sampler:
         return self if num_chains >= FEW_CHAINS else AutoFewChains(self.target_accept, self.max_steps)
 
     def kernel(self) -> kernels.JitteredHMC:
+        return dataclasses.replace(self.warmup_kernel(), retries=0 if self.retry == NEVER else RETRIES)
+
+    def warmup_kernel(self) -> kernels.JitteredHMC:
         return settling_kernel(self.max_steps)
 
     def adaptation(self) -> Adaptation:
@@ -66,33 +82,41 @@ class Auto(Staged):
 
     def tuning(self, dim: int, dtype: DTypeLike) -> JitteredHMCTuning:
         first = self.kernel().tuning(dim, dtype)
-        return eqx.tree_at(lambda t: t.metric, first, unit(dim).metric(dtype))
+        return dataclasses.replace(first, metric=unit(dim).metric(dtype), finer=jnp.asarray(1.0, dtype))
+
+    def expected(self, dim: int, dtype: DTypeLike) -> JitteredHMCTuning:
+        first = self.tuning(dim, dtype)
+        return first if self.retry == ALWAYS else dataclasses.replace(first, finer=None)
 
     def frozen(self, tuning: JitteredHMCTuning) -> JitteredHMCTuning:
-        return eqx.tree_at(lambda t: t.metric, tuning, simplest(tuning.metric))
+        assert tuning.finer is not None
+        finer = tuning.finer if tuning.finer > 1.0 else None
+        return dataclasses.replace(tuning, metric=simplest(tuning.metric), finer=finer)
 
     def warm_up(self, stages: Stages, dim: int, dtype: DTypeLike) -> Warmed:
-        kernel = self.kernel()
+        kernel = self.warmup_kernel()
         stages.scout(min(max(SCOUTS, dim), MOST_SCOUTS))
         stages.prepare(kernel, self.adaptation(), self.tuning(dim, dtype))
         burnt = burn_in(stages, dim, dtype)
         stages.burnt_in = burnt.draws > 0
         ahead = scouted(stages, burnt, kernel, self.target_accept, dtype)
-        stages.foresee(ahead.setting.tuning(dtype))
+        usual = FINER if self.retry == ALWAYS else 1.0
+        stages.foresee(ahead.setting._replace(finer=usual).tuning(dtype))
         assert ahead.look is not None
         elsewhere = stages.gather(ahead.look.behind & ~ahead.look.lost)
         settled = settle(stages, ahead, kernel, self.target_accept, dtype)
         stages.burnt_in = True
         ended = race(stages, settled, kernel, self.target_accept, self.race_share, dtype)
-        fitted = shortened(stages, ended.setting, ended.trail, kernel, self.target_accept, dtype)
-        phases = [as_record(burnt), as_record(ahead), as_record(settled), _phase("race", ended)]
+        seen = [] if self.retry == NEVER or ended.trail is None else narrow(ended.trail)
+        setting = ended.setting._replace(finer=FINER if seen else usual)
+        raced = {"phase": "race", "draws": ended.draws, "gradients": ended.gradients}
         record = {
-            "phases": phases + [_phase("necks", fitted)] * (fitted.draws > 0),
+            "phases": [as_record(burnt), as_record(ahead), as_record(settled), raced],
             "race": _entries(ended),
             "reach": ended.reach,
-            "steps_shorter": fitted.times,
+            "necks": [{"coordinate": tail.coordinate, "lowest": tail.lowest} for tail in seen],
         }
-        return Warmed(fitted.setting.tuning(dtype), record, given_up(elsewhere) + unsettled(settled))
+        return Warmed(setting.tuning(dtype), record, given_up(elsewhere) + unsettled(settled))
 
 
 class AutoFewChains(Staged):
@@ -128,10 +152,6 @@ class AutoFewChains(Staged):
             stages, one_by_one, settling_adaptation(self.target_accept), self.tuning(dim, dtype), dtype
         )
         return Warmed(tuning, {"phases": [as_record(settled)]}, unsettled(settled))
-
-
-def _phase(name: str, ended: Race | Shortened) -> dict[str, Any]:
-    return {"phase": name, "draws": ended.draws, "gradients": ended.gradients}
 
 
 def _entries(ended: Race) -> list[dict[str, Any]]:

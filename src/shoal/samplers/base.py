@@ -43,6 +43,10 @@ class Sampler(eqx.Module):
         """The sampler that this one is for so many chains."""
         return self
 
+    def in_step(self) -> "Sampler":
+        """The sampler that this one is where all chains have to do the same work for a draw, if there is one."""
+        return self
+
     def frozen(self, tuning: Any) -> Any:
         """The tuning in the form that sampling runs with, where a cheaper one says the same."""
         return tuning

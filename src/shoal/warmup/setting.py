@@ -40,6 +40,7 @@ class Setting(NamedTuple):
         step_size: in whitened units.
         trajectory: the longest, in whitened units.
         shortest: of the trajectories, as a fraction of the longest.
+        finer: how many times as fine steps become where a proposal has no chance; 1 where none is tried again.
     """
 
     family: str
@@ -48,6 +49,7 @@ class Setting(NamedTuple):
     step_size: float
     trajectory: float
     shortest: float
+    finer: float = 1.0
 
     @classmethod
     def first(cls, dim: int) -> "Setting":
@@ -79,9 +81,10 @@ class Setting(NamedTuple):
             return float(1.0 / (1.0 + lacking * longer))
 
     def tuning(self, dtype: DTypeLike) -> JitteredHMCTuning:
-        step, longest, shortest = (jnp.asarray(x, dtype) for x in (self.step_size, self.trajectory, self.shortest))
+        numbers = self.step_size, self.trajectory, self.shortest, self.finer
+        step, longest, shortest, finer = (jnp.asarray(number, dtype) for number in numbers)
         metric, integrator = self.whitening.metric(dtype), self.integrator.as_arrays(dtype)
-        return JitteredHMCTuning(step, longest, shortest, metric, integrator)
+        return JitteredHMCTuning(step, longest, shortest, metric, integrator, finer)
 
 
 def guessed(family: str, whitening: Whitening, position: np.ndarray, gradient: np.ndarray) -> Setting:
