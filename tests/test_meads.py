@@ -115,6 +115,7 @@ def test_breast_cancer_agrees_with_the_reference(founding, targets):
     assert worst_z(z**2, np.asarray(reference["mean_sq"]), np.asarray(reference["mcse_mean_sq"])) < 5
 
 
+@pytest.mark.slow
 def test_a_warmup_that_is_too_short_is_said():
     pytest.importorskip("sklearn")
     result = shoal.sample(

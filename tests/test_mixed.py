@@ -59,7 +59,7 @@ def acceptance(result):
 
 
 @pytest.mark.parametrize(
-    "sampler", [pytest.param(name, marks=[pytest.mark.slow] * (name in ("mams", "meads"))) for name in SAMPLERS]
+    "sampler", [pytest.param(name, marks=[pytest.mark.slow] * (name in ("nuts", "mams", "meads"))) for name in SAMPLERS]
 )
 def test_a_constant_makes_no_difference(sampler):
     """A hundred million added to the log density: the right law, by 18 z-scores in all.

@@ -12,7 +12,7 @@ from shoal.dynamics.integrators import TWO_LEAPFROGS
 from shoal.kernels import JitteredHMC
 from shoal.mesh import Placement
 from shoal.randomness import root_key
-from shoal.warmup.narrow import Tail, narrow
+from shoal.warmup.narrow import narrow
 from shoal.warmup.phases import Phase, settling_adaptation, settling_kernel
 from shoal.warmup.race import LONGEST, MOST_DRAWS, TOLD, race
 from shoal.warmup.setting import Setting, corrected

@@ -780,6 +780,7 @@ shoal.sample(model, num_chains=8, num_warmup=5, num_samples=10**6, sampler=sampl
 """
 
 
+@pytest.mark.slow
 def test_a_real_kill(bucket, tmp_path, monkeypatch):
     """SIGKILL of a process that writes to S3; another machine goes on with it."""
     url = f"{bucket}/killed"

@@ -251,6 +251,7 @@ def sampled(made, mesh, **more):
     return shoal.sample(made, sampler=sampler, mesh=mesh, progress_bar=False, **settings)
 
 
+@pytest.mark.slow
 def test_a_run_that_ends_by_itself_says_the_same():
     """Burn-in, race and verdict: six standard errors of the exact answer, and Stein's identities as they should be."""
     made, mean, covariance = exact_model()

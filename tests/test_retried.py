@@ -1,4 +1,4 @@
-"""Proposals without a chance that are tried again with finer steps: the law, what they cost, and when `auto` does it."""
+"""Proposals without a chance that are tried again with finer steps: the law, what it costs, when `auto` does it."""
 
 import contextlib
 
@@ -215,7 +215,7 @@ def test_auto_always_or_never():
     assert never.kernel().even
     assert not shoal.Auto().kernel().even
     assert shoal.Auto().in_step() == never
-    with pytest.raises(ValueError, match="retry='often'.*expected one of 'necks', 'always', 'never'"):
+    with pytest.raises(ValueError, match=r"retry='often'.*expected one of 'necks', 'always', 'never'"):
         shoal.Auto(retry="often")
 
 

@@ -128,7 +128,7 @@ def test_default_tile(platform, chains, devices, tile, used):
     assert (placement.layout.tile, len(placement.layout.devices)) == (tile, used)
 
 
-@pytest.mark.parametrize("devices", [1, pytest.param(2, marks=pytest.mark.slow), 3, 4])
+@pytest.mark.parametrize("devices", [1, *(pytest.param(many, marks=pytest.mark.slow) for many in (2, 4)), 3])
 def test_few_chains_in_the_rows_of_many_draw_the_same(devices):
     """Scouts run the program of all chains; on no device do they wait for a tile that another could take."""
     many = Placement.of(128, 32, jax.devices()[:devices])

@@ -93,7 +93,7 @@ def test_same_seed_same_draws_and_the_second_call_compiles_nothing(result, compi
     assert not np.array_equal(other.draws["beta"], result.draws["beta"])
 
 
-@pytest.mark.parametrize("num_chains", [128, 512])
+@pytest.mark.parametrize("num_chains", [128, pytest.param(512, marks=pytest.mark.slow)])
 def test_a_run_compiles_a_program_once(num_chains, caplog, request):
     """Burn-in, settling and sampling: of few chains, scouts settle by the program of all; of many, by one of theirs."""
     model = shoal.Model(

@@ -6,13 +6,13 @@ few chains are in a neck at one time. So only hopeless proposals are tried again
 
 Let $\Phi_k$ follow the Hamiltonian flow for the length of the draw with steps of $\epsilon / f^k$ and turn the momentum
 round: it keeps volume and is its own inverse. With $\Delta_k(z) = H(\Phi_k z) - H(z)$, level $k$ is hopeless from
-$z = (q, p)$ if $|\Delta_k(z)| > T$, and so it is then from $\Phi_k z$. The level of $z$ is the first that is not, or the
-last one, whatever it does: $\kappa(z)$. Go to $z' = \Phi_{\kappa(z)} z$ with probability $\min(1, e^{-\Delta_\kappa(z)})$
-if $\kappa(z') = \kappa(z)$, and stay otherwise. Among the points of a level that is an involution with Metropolis'
-rule, so $\pi$ is invariant. Whether $\kappa(z')$ is the same only trajectories from $z'$ can tell, with the steps of all
-coarser levels. It is a step size that depends on where a chain is (Bou-Rabee, Carpenter & Marsden, 2024,
-arXiv:2404.15253), by the rule of delayed rejection (Modi, Barnett & Carpenter, 2024, arXiv:2110.00610) that finer steps
-are for those who need them.
+$z = (q, p)$ if $|\Delta_k(z)| > T$, and so it is then from $\Phi_k z$. The level of $z$ is the first that is not, or
+the last one, whatever it does: $\kappa(z)$. Go to $z' = \Phi_{\kappa(z)} z$ with probability
+$\min(1, e^{-\Delta_\kappa(z)})$ if $\kappa(z') = \kappa(z)$, and stay otherwise. Among the points of a level that is an
+involution with Metropolis' rule, so $\pi$ is invariant. Whether $\kappa(z')$ is the same only trajectories from $z'$
+can tell, with the steps of all coarser levels. It is a step size that depends on where a chain is (Bou-Rabee, Carpenter
+& Marsden, 2024, arXiv:2404.15253), by the idea of delayed rejection that finer steps are for those who need them (Modi,
+Barnett & Carpenter, 2024, arXiv:2110.00610).
 """
 
 import dataclasses
@@ -28,7 +28,7 @@ from jaxtyping import Array, Bool, Float, Int
 from shoal.dynamics.integrators import Flow
 from shoal.dynamics.metropolis import choose, is_finite
 from shoal.ensemble import Ensemble, Info
-from shoal.kernels.hmc import ACCEPTANCE, MOMENTUM, Proposal, kinetic, propose, told
+from shoal.kernels.hmc import ACCEPTANCE, MOMENTUM, Proposal, propose, told
 from shoal.randomness import Keys
 
 # An acceptance probability below this is no chance, as in `shoal.diagnostics.necks`.

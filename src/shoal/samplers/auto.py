@@ -29,7 +29,6 @@ from shoal.warmup.stages import Stages
 from shoal.warmup.trail import FEW_CHAINS
 from shoal.warmup.whitening import simplest, unit
 
-
 # How often a proposal without a chance is tried again, and how many times as fine the steps become each time.
 RETRIES, FINER = 3, 4.0
 SEEN, ALWAYS, NEVER = "necks", "always", "never"
