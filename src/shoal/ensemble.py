@@ -43,7 +43,8 @@ class Info(eqx.Module):
         gradients: evaluations of the gradient that the draw used.
         proposal: where the trajectory ended, accepted or not.
         momentum: at the proposal, in the coordinates that the metric whitens.
-        idle: evaluations for which the chain waited for others of its tile; None where none ever waits.
+        idle: evaluations that the tile's device made for the chain without need, while others needed theirs; None where
+            there are none.
         energy: the Hamiltonian of the state that became the draw, its momentum included: of the start where the
             proposal was rejected (Stan's `energy__`). None where momenta are not drawn anew for every draw.
     """

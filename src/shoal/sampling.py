@@ -208,7 +208,7 @@ def carried_out(
         began = time.perf_counter()
         target, spread = targets_of(model, request.dtype, request.mixed, placement)
         warn_of_slow_sums(target, request.dtype, num_chains)
-        if placement.layout.parts > 1 and placement.layout.groups > 1:
+        if parts > 1:  # Whatever the number of groups: a run may go on with another.
             request = replace(request, sampler=request.sampler.in_step())
         moves = request.sampler.kernel(), request.sampler.warmup_kernel()
         check_together(request.sampler.name, moves, target, placement, request.dtype)

@@ -95,6 +95,10 @@ class JitteredHMC(Jittered):
     reference: ClassVar[str] = "Hoffman, Radul & Sountsov (2021), PMLR 130:3907, section 3"
     retries: int = 0
 
+    def __check_init__(self) -> None:
+        if self.retries < 0:
+            raise ValueError(f"JitteredHMC(retries={self.retries}): expected a whole number, at least 0.")
+
     @property
     def even(self) -> bool:
         return self.retries == 0

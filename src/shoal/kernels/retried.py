@@ -4,15 +4,15 @@ Where the posterior is far narrower than elsewhere, as in the neck of a funnel, 
 proposals from there are hopeless, and so are those that would lead there. Finer steps for every draw would be dear, and
 few chains are in a neck at one time. So only hopeless proposals are tried again.
 
-Let $\Phi_k$ follow the Hamiltonian flow for the length of the draw with steps of $\epsilon / f^k$ and turn the momentum
-round: it keeps volume and is its own inverse. With $\Delta_k(z) = H(\Phi_k z) - H(z)$, level $k$ is hopeless from
-$z = (q, p)$ if $|\Delta_k(z)| > T$, and so it is then from $\Phi_k z$. The level of $z$ is the first that is not, or
-the last one, whatever it does: $\kappa(z)$. Go to $z' = \Phi_{\kappa(z)} z$ with probability
-$\min(1, e^{-\Delta_\kappa(z)})$ if $\kappa(z') = \kappa(z)$, and stay otherwise. Among the points of a level that is an
-involution with Metropolis' rule, so $\pi$ is invariant. Whether $\kappa(z')$ is the same only trajectories from $z'$
-can tell, with the steps of all coarser levels. It is a step size that depends on where a chain is (Bou-Rabee, Carpenter
-& Marsden, 2024, arXiv:2404.15253), by the idea of delayed rejection that finer steps are for those who need them (Modi,
-Barnett & Carpenter, 2024, arXiv:2110.00610).
+Let $\Phi_k$ follow the Hamiltonian flow for the length of the draw with steps of $\epsilon / f^k$ (or, where that
+takes more than `max_steps` of them, as far as these go) and turn the momentum round: it keeps volume and is its own
+inverse. With $\Delta_k(z) = H(\Phi_k z) - H(z)$, level $k$ is hopeless from $z = (q, p)$ if $|\Delta_k(z)| > T$, and so
+it is then from $\Phi_k z$. The level of $z$ is the first that is not, or the last one, whatever it does: $\kappa(z)$.
+Go to $z' = \Phi_{\kappa(z)} z$ with probability $\min(1, e^{-\Delta_\kappa(z)})$ if $\kappa(z') = \kappa(z)$, and stay
+otherwise. Among the points of a level that is an involution with Metropolis' rule, so $\pi$ is invariant. Whether
+$\kappa(z')$ is the same only trajectories from $z'$ can tell, with the steps of all coarser levels. It is a step size
+that depends on where a chain is (Bou-Rabee, Carpenter & Marsden, 2024, arXiv:2404.15253), by the idea of delayed
+rejection that finer steps are for those who need them (Modi, Barnett & Carpenter, 2024, arXiv:2110.00610).
 """
 
 import dataclasses
@@ -35,6 +35,8 @@ from shoal.randomness import Keys
 HOPELESS = 0.02
 # The change of energy beyond which a trajectory is hopeless, either way.
 MOST_ERROR = -math.log(HOPELESS)
+# Steps of four levels are then counted in 32 bits.
+FINEST = 64
 # Of so many chains of a tile one at a time is tried again, or as many as such parts of it: more would be computed for
 # nothing, where few have no chance. Of one at a time no bit depends on which others are tried.
 PART = 32
@@ -134,7 +136,7 @@ def retried_step(
         ensemble: where the chains are.
         flow: with the longest steps.
         num_steps: of those.
-        finer: how many times as fine the steps of each level are, at least 1; rounded.
+        finer: how many times as fine the steps of each level are, from 1 to `FINEST`; rounded.
         retries: how many finer levels there are, at least 1.
         max_steps: the most steps of a trajectory; one that would take more is so much shorter.
 
@@ -150,7 +152,7 @@ def retried_step(
     every, steps = jnp.ones(start.uniform.shape, bool), jnp.broadcast_to(num_steps, start.uniform.shape)
     drawn = Drawn(ensemble, proposal, ensemble.nothing, proposal.kinetic[0], steps, jnp.zeros_like(steps), every)
     drawn = drawn.decided(start, every, ~hopeless(proposal.error))
-    together, finer = max(1, len(start.uniform) // PART), jnp.rint(finer).astype(num_steps.dtype)
+    together, finer = max(1, len(start.uniform) // PART), jnp.clip(jnp.rint(finer), 1, FINEST).astype(num_steps.dtype)
 
     def some_more(drawn: Drawn) -> Drawn:
         _, rows = jax.lax.top_k(drawn.undecided.astype(jnp.int32), together)
@@ -189,8 +191,10 @@ def _finer(
             steps=drawn.steps + jnp.where(drawn.undecided, steps, 0),
             idle=drawn.idle + jnp.where(drawn.undecided, 0, steps),
         )
-        finest = made == len(order.last) - 1
-        return made + 1, alike, drawn.decided(start, alike, last & (finest | ~hopeless(drawn.proposal.error)))
+        vain, finest = hopeless(drawn.proposal.error), made >= order.level.argmax()
+        # Where it is in vain for all, nobody asks for the way back.
+        skipped = jnp.where(~back & ~finest & (vain | ~drawn.undecided).all(), level, 0)
+        return made + 1 + skipped, alike, drawn.decided(start, alike, last & (finest | ~vain))
 
     first = (jnp.zeros_like(num_steps), jnp.ones_like(drawn.undecided), drawn)
     return jax.lax.while_loop(lambda tries: tries[-1].undecided.any(), one_more, first)[-1]

@@ -65,7 +65,7 @@ class Auto(Staged):
         check_one_of("Auto", "retry", self.retry, (SEEN, ALWAYS, NEVER))
 
     def in_step(self) -> Sampler:
-        return dataclasses.replace(self, retry=NEVER)
+        return dataclasses.replace(self, retry=NEVER) if self.retry == SEEN else self
 
     def for_chains(self, num_chains: int) -> Sampler:
         return self if num_chains >= FEW_CHAINS else AutoFewChains(self.target_accept, self.max_steps)
@@ -89,7 +89,9 @@ class Auto(Staged):
 
     def frozen(self, tuning: JitteredHMCTuning) -> JitteredHMCTuning:
         assert tuning.finer is not None
-        finer = tuning.finer if tuning.finer > 1.0 else None
+        finer = jnp.maximum(tuning.finer, FINER) if self.retry == ALWAYS else tuning.finer
+        if self.retry == NEVER or jnp.rint(finer) < 2:
+            finer = None
         return dataclasses.replace(tuning, metric=simplest(tuning.metric), finer=finer)
 
     def warm_up(self, stages: Stages, dim: int, dtype: DTypeLike) -> Warmed:

@@ -44,7 +44,7 @@ class Sampler(eqx.Module):
         return self
 
     def in_step(self) -> "Sampler":
-        """The sampler that this one is where all chains have to do the same work for a draw, if there is one."""
+        """The sampler that this one is where all chains should do the same work for a draw, unless asked not to."""
         return self
 
     def frozen(self, tuning: Any) -> Any:
