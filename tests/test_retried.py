@@ -156,8 +156,8 @@ def test_a_proposal_has_no_chance_where_the_finding_says_so():
 
 
 def test_what_a_chain_needs_and_what_is_computed_beside_it():
-    """One trajectory, or that, a finer one and one back, or these, a still finer one and two back; the first one back is
-    left out where it is in vain for all that are computed together, here 64."""
+    """One trajectory, or that, a finer one and one back, or these, a still finer one and two back; the first one back
+    is left out where it is in vain for all that are computed together, here 64."""
     _, told = from_exact_draws(JitteredHMC(retries=RETRIES), draws=3)
     steps = told["num_steps"]
     levels = steps / steps.min(axis=1, keepdims=True)
