@@ -234,8 +234,9 @@ def _neck(
             words=f"From the {end} {neck.mass:.1%} of the draws of {names[neck.quantity]}, {neck.share:.0%} of the "
             f"proposals had an acceptance probability below {HOPELESS:.0%} (at most {NECK:.0%} is let pass): the "
             "posterior is far narrower there than elsewhere, and draws beyond are missing or too few.",
-            remedy="Reparametrise, for instance without centring; or try proposals without a chance again with finer "
-            'steps (sampler=shoal.Auto(retry="always")), or make all steps much smaller (raise target_accept).',
+            remedy="Reparametrise, for instance without centring; or make the step size much smaller (raise "
+            'target_accept). Where the sampler was auto and result.warmup["necks"] is empty, '
+            'sampler=shoal.Auto(retry="always") tries such proposals again with finer steps.',
         )
 
 
