@@ -40,6 +40,8 @@ else:
 
 import jax
 
+from shoal import compiling
+
 TARGETS = Path(os.environ.get("SHOAL_TARGETS", Path(__file__).parents[2] / "shared" / "targets"))
 
 
@@ -55,7 +57,7 @@ def targets() -> Path:
 def forget_programs():
     """Compiled programs hold memory maps, of which Linux grants a process 65,530; XLA aborts when they run out."""
     yield
-    jax.clear_caches()
+    compiling.forget_programs()
 
 
 # Modules about what surrounds the draws, and about tuning, which hold whatever XLA makes of a program. That it makes
