@@ -208,7 +208,8 @@ class Compiled[**P, R]:
         """What is the same for arguments that one program serves."""
         leaves, structure = jax.tree.flatten(arguments)
         options = frozenset(self._options().items())
-        return self._function, options, settings(), structure, tuple(form_of(leaf) if eqx.is_array(leaf) else leaf for leaf in leaves)
+        each = tuple(form_of(leaf) if eqx.is_array(leaf) else leaf for leaf in leaves)
+        return self._function, options, settings(), structure, each
 
 
 # The programs of this process, the latest last. A program is some hundred memory maps, of which Linux grants 65,530.
