@@ -1,6 +1,8 @@
 """Programs that run as another process left them: equal names are equal programs, and what cannot be named has none."""
 
+import functools
 import math
+import os
 import subprocess
 import sys
 
@@ -33,7 +35,7 @@ ASKED = {"num_chains": 4, "num_samples": 20, "sampler": BY_HAND, "progress_bar":
 def settled_code(monkeypatch):
     """As where nobody has touched Shoal's files just now."""
     monkeypatch.setattr(ready, "_IMPORTED", math.inf)
-    own = ready._own
+    own = ready._code_version
     own.cache_clear()
     yield
     own.cache_clear()
@@ -50,9 +52,9 @@ def traced(monkeypatch):
     """The names of the functions that are traced meanwhile."""
     names, trace = [], Compiled._traced
 
-    def listen(self, args, kwargs):
+    def listen(self, *of):
         names.append(self.__name__)
-        return trace(self, args, kwargs)
+        return trace(self, *of)
 
     monkeypatch.setattr(Compiled, "_traced", listen)
     return names
@@ -70,7 +72,6 @@ def same(one, other):
 def again(asked=model, **more):
     """As another process would sample it."""
     forget_programs()
-    ready._DENSITIES.clear()
     return shoal.sample(asked(), **{**ASKED, **more})
 
 
@@ -151,6 +152,22 @@ def with_constant(values):
     return shoal.Model(params={"x": shoal.real(3)}, log_density=lambda p: -0.5 * jnp.sum(values * jnp.sum(p["x"] ** 2)))
 
 
+def of_data(density, quantity=None):
+    """A model that has two arrays of data and reads some."""
+    data = {name: np.full(3, value, np.float32) for name, value in (("a", 5.0), ("b", -5.0))}
+    return shoal.Model(
+        params={"x": shoal.real(3)},
+        log_density=lambda p, d: -0.5 * jnp.sum((p["x"] - d[density]) ** 2),
+        deterministic=None if quantity is None else lambda p, d: {"y": p["x"] - d[quantity]},
+        data=data,
+    )
+
+
+def test_a_model_that_reads_other_data_has_draws_of_its_own(folder):
+    shoal.sample(of_data("a"), **ASKED)
+    assert again(lambda: of_data("b"), num_samples=400).draws["x"].mean() < -4.0
+
+
 def test_equal_programs_have_equal_names():
     assert named() == named() is not None
     long = np.ones(50_000, np.float32)
@@ -164,6 +181,10 @@ def test_whatever_differs_is_in_the_name(monkeypatch):
     names = {
         "plain": named(),
         "scale": named(model(scale=1.0 + 1e-6)),
+        "one of the data": named(of_data("a")),
+        "the other": named(of_data("b")),
+        "one of the data, in a quantity": named(of_data("a", "a")),
+        "the other, in a quantity": named(of_data("a", "b")),
         "support": named(model(constrained=shoal.positive)),
         "dim": named(model(dim=4)),
         "long": named(with_constant(long)),
@@ -181,7 +202,7 @@ def test_whatever_differs_is_in_the_name(monkeypatch):
         patch.setenv("XLA_FLAGS", "--xla_other")
         names["flags"] = named()
     with monkeypatch.context() as patch:
-        patch.setattr(ready, "_own", lambda: "another version of Shoal")
+        patch.setattr(ready, "_code_version", lambda: "another version of Shoal")
         names["code"] = named()
     assert None not in names.values()
     assert len(set(names.values())) == len(names)
@@ -195,6 +216,7 @@ def test_what_is_not_certain_has_no_name(monkeypatch):
     assert named() is not None
     assert named(kernel=OfTheUser()) is None
     assert named(function=lambda *args: args) is None
+    assert named(function=functools.wraps(_advance)(lambda *args: args)) is None
     calls = lambda p: jax.pure_callback(lambda x: np.float32(-(x**2).sum()), jax.ShapeDtypeStruct((), "f4"), p["x"])
     density = jax.custom_jvp(lambda x: calls({"x": x}))
     density.defjvp(lambda x, t: (density(x[0]), -2.0 * (x[0] * t[0]).sum()))
@@ -203,8 +225,29 @@ def test_what_is_not_certain_has_no_name(monkeypatch):
     with pytest.raises(ready.Unnamed):
         ready.traced_density(target)
     monkeypatch.setattr(ready, "_IMPORTED", 0.0)  # every file has changed since
-    ready._own.cache_clear()
+    ready._code_version.cache_clear()
     assert named() is None
+
+
+def test_a_rule_for_many_chains_has_no_name():
+    @jax.custom_batching.custom_vmap
+    def square(x):
+        return x**2
+
+    @square.def_vmap
+    def rule(size, batched, x):
+        return x**2 + size, True
+
+    density = jax.custom_jvp(square)
+    density.defjvp(lambda x, t: (density(x[0]), 2.0 * x[0] * t[0]))
+    made = shoal.Model(params={"x": shoal.real()}, log_density=lambda p: -0.5 * density(p["x"]))
+    assert named(made) is None
+
+
+def test_parameters_on_several_devices_have_no_name():
+    placement = Placement.of(8, 4, jax.devices()[:4], parts=2)
+    with pytest.raises(ready.Unnamed):
+        ready.described(placement.place(np.zeros((8, 64), np.float32), split=True))
 
 
 def test_rows_on_several_devices_have_no_name():
@@ -235,6 +278,25 @@ def test_what_is_damaged_is_compiled_again(folder, traced, harm):
     assert set(traced) >= LARGE
 
 
+def test_what_a_killed_process_had_begun_is_deleted(folder):
+    folder.mkdir(parents=True)
+    old, new = (folder / f"{name}{ready.UNFINISHED}" for name in ("old", "new"))
+    for file in (old, new):
+        file.write_bytes(b"begun")
+    os.utime(old, (0.0, 0.0))
+    shoal.sample(model(), **ASKED)
+    assert new.exists()
+    assert not old.exists()
+
+
+def test_a_folder_that_others_may_write_to_is_not_trusted(folder, traced):
+    shoal.sample(model(), **ASKED)
+    folder.chmod(0o777)
+    traced.clear()
+    again()
+    assert set(traced) >= LARGE
+
+
 def test_the_folder_does_not_grow_without_bounds(folder, monkeypatch):
     shoal.sample(model(), **ASKED)
     largest = max(file.stat().st_size for file in files(folder))
@@ -257,6 +319,14 @@ def test_a_folder_that_cannot_be_written_to_stops_nothing(folder, monkeypatch):
 def test_what_is_not_kept_is_not_named(monkeypatch):
     monkeypatch.setattr(ready, "_digest_of", lambda target: pytest.fail("named"))
     shoal.sample(model(), **ASKED)  # the tests keep no programs
+
+
+def test_a_program_runs_without_being_compiled_where_jax_says_so():
+    double = compiling.compiled(lambda x, n: n * x)
+    with jax.disable_jit():
+        assert double(jnp.ones(()), 3) == 3.0
+    assert jax.vmap(lambda x: double(x, 3))(jnp.ones(2)).sum() == 6.0
+    assert [double(jnp.asarray(3), n).dtype for n in (1, 1.0)] == [jnp.int32, jnp.float32]
 
 
 def test_programs_are_few_in_a_process(monkeypatch):

@@ -103,7 +103,8 @@ def kept_programs() -> Iterator[None]:
 def ready_folder() -> Path | None:
     """Where programs are kept as they run, which need not even be traced; None while nothing is kept."""
     opened = _opened
-    return None if opened is None else Path(opened.settings["jax_compilation_cache_dir"]) / "ready"
+    folder = None if opened is None else Path(opened.settings["jax_compilation_cache_dir"]) / "ready"
+    return None if folder is None or (folder.exists() and _others_may_write(folder)) else folder
 
 
 def settled() -> None:

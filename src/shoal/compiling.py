@@ -15,12 +15,13 @@ from typing import Any, NamedTuple
 import equinox as eqx
 import jax
 import jax.monitoring
+from jax.core import Tracer
 from jax.typing import DTypeLike
 from jaxtyping import PyTree
 
 from shoal.compile_cache import ready_folder
 from shoal.cores import cores
-from shoal.ready import Hole, Ready, form_of, keep, load, name_of, settings
+from shoal.ready import DENSITIES, Placeholder, Ready, form_of, keep, load, name_of, settings
 from shoal.target import Target
 from shoal.traced import scatters
 
@@ -127,6 +128,8 @@ class Compiled[**P, R]:
         self._function, self._brief = function, brief
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+        if _runs_in_python((args, kwargs)):
+            return self._function(*args, **kwargs)
         ahead, form = _ahead.get(), self._form(args, kwargs)
         begun = None if ahead is None else ahead.begun.pop(form, None)
         # What has not begun is not waited for; what went wrong there goes wrong in the call below.
@@ -134,18 +137,19 @@ class Compiled[**P, R]:
             with contextlib.suppress(Exception):
                 _remember(form, begun.result())
         with _LAUNCHES, collecting_seldom():
-            if form not in _PROGRAMS:
-                _remember(form, self._begun(args, kwargs)())
-            program = _PROGRAMS.get(form) or _remember(form, self._anew(args, kwargs, self._path(args, kwargs))())
-            return program(_arrays((args, kwargs)))
+            program = _PROGRAMS.get(form) or self._begun(args, kwargs)() or self._anew(args, kwargs)()
+            return _remember(form, program)(_arrays((args, kwargs)))
 
     def ahead(self, *args: P.args, **kwargs: P.kwargs) -> None:
         """Begin to compile for arguments such as these on another core; a call with such arguments waits for it.
 
         Nothing is done where no other core is to be used (`background`).
         """
-        ahead, form = _ahead.get(), self._form(args, kwargs)
-        if ahead is not None and form not in ahead.begun and form not in _PROGRAMS:
+        ahead = _ahead.get()
+        if ahead is None or _runs_in_python((args, kwargs)):
+            return
+        form = self._form(args, kwargs)
+        if form not in ahead.begun and form not in _PROGRAMS:
             # Tracing is Python's and stays in this thread, with its settings; XLA's part does not hold Python up.
             ahead.begun[form] = ahead.workers.submit(self._begun(args, kwargs))
 
@@ -156,7 +160,7 @@ class Compiled[**P, R]:
     def _begun(self, args: Any, kwargs: Any) -> Callable[[], Ready | None]:
         """What is left to do for a program after this thread's part; None comes of it where a kept one is damaged."""
         path = self._path(args, kwargs)
-        return partial(load, path) if path is not None and path.exists() else self._anew(args, kwargs, path)
+        return partial(load, path) if path is not None and path.exists() else self._anew(args, kwargs)
 
     def _path(self, args: Any, kwargs: Any) -> Path | None:
         """Where the program is kept as it runs, or would be; None where it is not to be."""
@@ -164,9 +168,10 @@ class Compiled[**P, R]:
         name = None if folder is None else name_of(self._function, self._options(), (args, kwargs))
         return None if folder is None or name is None else folder / name
 
-    def _anew(self, args: Any, kwargs: Any, path: Path | None) -> Callable[[], Ready]:
-        """As `_begun`, of a program that is traced, and kept there."""
-        traced, made = self._traced(args, kwargs)
+    def _anew(self, args: Any, kwargs: Any) -> Callable[[], Ready]:
+        """As `_begun`, of a program that is traced, and then kept."""
+        path = self._path(args, kwargs)
+        traced, made = self._traced(args, kwargs, "" if path is None else f"_{path.name[:12]}")
 
         def compiled() -> Ready:
             before = _compiled_here()
@@ -178,8 +183,8 @@ class Compiled[**P, R]:
 
         return compiled
 
-    def _traced(self, args: Any, kwargs: Any) -> tuple[Any, PyTree]:
-        """The program, and what it returns, with holes for arrays."""
+    def _traced(self, args: Any, kwargs: Any, ending: str = "") -> tuple[Any, PyTree]:
+        """The program, whose name ends so, and what it returns, with placeholders for arrays."""
         function: Callable[..., Any] = self._function
         arrays, rest = eqx.partition((args, kwargs), eqx.is_array)
         leaves, structure = jax.tree.flatten(arrays)
@@ -189,11 +194,11 @@ class Compiled[**P, R]:
             args, kwargs = eqx.combine(jax.tree.unflatten(structure, leaves), rest)
             filled, others = eqx.partition(function(*args, **kwargs), eqx.is_array)
             filled, where = jax.tree.flatten(filled)
-            holes = jax.tree.unflatten(where, [Hole(number) for number in range(len(filled))])
-            returned.append(eqx.combine(holes, others))
+            placeholders = jax.tree.unflatten(where, [Placeholder(number) for number in range(len(filled))])
+            returned.append(eqx.combine(placeholders, others))
             return filled
 
-        of_arrays.__name__ = function.__name__
+        of_arrays.__name__ = function.__name__ + ending
         with collecting_seldom():
             # jax.jit knows the options of compilers; its types do not.
             program: Any = jax.jit(of_arrays, compiler_options=dict(self._options()))
@@ -208,18 +213,20 @@ class Compiled[**P, R]:
         """What is the same for arguments that one program serves."""
         leaves, structure = jax.tree.flatten(arguments)
         options = frozenset(self._options().items())
-        each = tuple(form_of(leaf) if eqx.is_array(leaf) else leaf for leaf in leaves)
+        each = tuple(form_of(leaf) if eqx.is_array(leaf) else (type(leaf), leaf) for leaf in leaves)
         return self._function, options, settings(), structure, each
 
 
-# The programs of this process, the latest last. A program is some hundred memory maps, of which Linux grants 65,530.
+# The programs of this process, the latest used last. Each is some hundred memory maps, of which Linux grants 65,530.
 _PROGRAMS: dict[Hashable, Ready] = {}
 MOST_PROGRAMS = 128
 
 
 def forget_programs() -> None:
     """Free all programs of this process, and what JAX remembers."""
-    _PROGRAMS.clear()
+    with _LAUNCHES:
+        _PROGRAMS.clear()
+        DENSITIES.clear()
     jax.clear_caches()
 
 
@@ -238,11 +245,20 @@ jax.monitoring.register_event_listener(_count_misses)
 
 
 def _remember[Made: Ready | None](form: Hashable, program: Made) -> Made:
-    if program is not None:
-        while len(_PROGRAMS) >= MOST_PROGRAMS:
-            _PROGRAMS.pop(next(iter(_PROGRAMS)), None)
-        _PROGRAMS[form] = program
+    """Put a program last, and forget those that were used longest ago."""
+    with _LAUNCHES:
+        _PROGRAMS.pop(form, None)
+        if program is not None:
+            _PROGRAMS[form] = program
+        for oldest in list(_PROGRAMS)[:-MOST_PROGRAMS]:
+            del _PROGRAMS[oldest]
     return program
+
+
+def _runs_in_python(arguments: Any) -> bool:
+    """Whether nothing is to be compiled: JAX is told so, or is tracing what calls it."""
+    config: Any = jax.config
+    return config.jax_disable_jit or any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(arguments))
 
 
 def _arrays(arguments: Any) -> list[jax.Array]:

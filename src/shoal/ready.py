@@ -1,9 +1,10 @@
-"""Programs kept from one process to the next as they run, so that a later process need not trace them.
+"""Executables kept from one process to the next, so that a later process need not trace the program.
 
-A program is found by a name: a digest of Shoal's own code, of JAX, its settings and the compiler's, of what the program
-is asked to be, and of the log density that it has in it, as JAX traces that. So equal names are equal programs. What
-cannot be named for certain has none, and is traced: a sampler that is not Shoal's, data that are split over devices, a
-model that calls back to Python.
+An executable is found by a name: a digest of Shoal's own code, of JAX, its settings and the compiler's, of what the
+program is asked to be, and of the log density that it has in it, as JAX traces that. So equal names are equal programs.
+What cannot be named for certain has none, and is traced: a sampler that is not Shoal's, data or parameters that are
+split over devices, a model that calls back to Python. JAX's own cache knows a program by the same name, so that what is
+not here is not there either: XLA writes down only a part of what it has itself read from that cache.
 """
 
 import contextlib
@@ -12,6 +13,7 @@ import hashlib
 import os
 import pickle
 import platform
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
@@ -28,12 +30,15 @@ from jax.experimental import serialize_executable
 from jax.sharding import Mesh, NamedSharding, SingleDeviceSharding
 from jaxtyping import PyTree
 
-from shoal.target import Target, is_sharded
+from shoal.target import PARAMETERS, Target, is_sharded
+from shoal.traced import equations
 
 # Those that were used longest ago go first. The programs of a run of `breast_cancer` are 2 MB.
-MOST_BYTES = 2**29
+MOST_BYTES = 2**30
+# What a process is in the midst of writing; after so many seconds it is not any more.
+UNFINISHED, UNFINISHED_SECONDS = ".unfinished", 3600.0
 # Settings of JAX that say where programs are kept and what is written of them, not what they are.
-_BESIDE = (
+_IRRELEVANT = (
     "jax_compilation_cache",
     "jax_persistent_cache",
     "jax_enable_compilation_cache",
@@ -42,7 +47,7 @@ _BESIDE = (
     "jax_debug_log",
     "jax_compiler_detailed_log",
 )
-# What Python has imported may be older than what is in a file that has changed since, or within so many seconds before.
+# When Shoal was imported. A file that has changed since, or in so many seconds before, may not be what was imported.
 _IMPORTED, SETTLED_SECONDS = time.time(), 10.0
 # Backends on which it has been tried.
 BACKENDS = ("cpu",)
@@ -53,7 +58,7 @@ class Unnamed(Exception):
 
 
 @dataclasses.dataclass(frozen=True)
-class Hole:
+class Placeholder:
     """Stands for an array among what a program returns: its number."""
 
     number: int
@@ -64,7 +69,7 @@ class Ready(NamedTuple):
 
     Attributes:
         run: from the arrays among the arguments to those among what it returns.
-        made: what it returns, with a `Hole` for every array.
+        made: what it returns, with a `Placeholder` for every array.
     """
 
     run: Callable[..., Sequence[jax.Array]]
@@ -72,7 +77,7 @@ class Ready(NamedTuple):
 
     def __call__(self, arrays: Sequence[jax.Array]) -> Any:
         filled = self.run(*arrays)
-        return jax.tree.map(lambda leaf: filled[leaf.number] if isinstance(leaf, Hole) else leaf, self.made)
+        return jax.tree.map(lambda leaf: filled[leaf.number] if isinstance(leaf, Placeholder) else leaf, self.made)
 
 
 def name_of(function: Callable[..., Any], options: Mapping[str, Any], arguments: Any) -> str | None:
@@ -87,8 +92,8 @@ def name_of(function: Callable[..., Any], options: Mapping[str, Any], arguments:
         return None
     try:
         asked = (described(part) for part in (function, dict(options), arguments))
-        words = _own(), str(settings()), str(os.environ.get("XLA_FLAGS")), *asked
-    except Unnamed:
+        words = _code_version(), str(settings()), str(os.environ.get("XLA_FLAGS")), *asked
+    except Exception:  # it would spare some seconds, and is not worth a failure
         return None
     return hashlib.sha256("\n".join(words).encode()).hexdigest()
 
@@ -98,7 +103,7 @@ def load(path: Path) -> Ready | None:
     try:
         kept = path.read_bytes()
         if hashlib.sha256(kept[32:]).digest() != kept[:32]:
-            return None
+            raise ValueError("damaged")
         payload, inputs, outputs, devices, made = pickle.loads(kept[32:])
         known = {device.id: device for device in jax.devices()}
         run = serialize_executable.deserialize_and_load(
@@ -107,9 +112,12 @@ def load(path: Path) -> Ready | None:
             jax.tree.structure([0] * outputs),
             execution_devices=[known[number] for number in devices],
         )
-        os.utime(path)
     except Exception:  # whatever is wrong with it, the program is compiled
+        with contextlib.suppress(OSError):
+            path.unlink()
         return None
+    with contextlib.suppress(OSError):
+        os.utime(path)
     return Ready(run, made)
 
 
@@ -119,14 +127,14 @@ def keep(path: Path, program: Any, made: PyTree) -> None:
     Args:
         path: of it: its name, in the folder of all.
         program: as JAX has compiled it, of arrays to a list of arrays.
-        made: what it returns, with holes for arrays.
+        made: what it returns, with placeholders for arrays.
     """
     with contextlib.suppress(Exception):  # a full disk, or what cannot be written down
         payload, inputs, outputs = serialize_executable.serialize(program)
         kept = pickle.dumps((payload, inputs.num_leaves, outputs.num_leaves, _devices_of(program), made))
         path.parent.mkdir(mode=0o700, exist_ok=True)
         _make_room(path.parent, len(kept))
-        descriptor, unfinished = tempfile.mkstemp(dir=path.parent)
+        descriptor, unfinished = tempfile.mkstemp(UNFINISHED, dir=path.parent)
         try:
             with os.fdopen(descriptor, "wb") as file:
                 file.write(hashlib.sha256(kept).digest() + kept)
@@ -138,9 +146,16 @@ def keep(path: Path, program: Any, made: PyTree) -> None:
 
 def _make_room(folder: Path, size: int) -> None:
     """Delete what was used longest ago, and what a process that was killed had begun to write."""
-    there = sorted((file.stat().st_mtime, file.stat().st_size, file) for file in folder.iterdir())
-    left = sum(size for _, size, _ in there) + size
-    for _, own, file in there:
+    there = []
+    for file in folder.iterdir():
+        with contextlib.suppress(OSError):  # another process has deleted it
+            facts = file.stat()
+            if file.suffix == UNFINISHED and facts.st_mtime < time.time() - UNFINISHED_SECONDS:
+                file.unlink()
+            else:
+                there.append((facts.st_mtime, facts.st_size, file))
+    left = size + sum(own for _, own, _ in there)
+    for _, own, file in sorted(there):
         if left <= MOST_BYTES:
             break
         file.unlink(missing_ok=True)
@@ -152,19 +167,24 @@ def _devices_of(program: Any) -> list[int]:
     for sharding in shardings:
         if isinstance(sharding, NamedSharding):
             return [device.id for device in np.asarray(sharding.mesh.devices).flat]
-    return sorted({device.id for sharding in shardings for device in sharding.device_set})
+    (device,) = {device for sharding in shardings for device in sharding.device_set}
+    return [device.id]
 
 
 @cache
-def _own() -> str:
+def _code_version() -> str:
     """Shoal's code, and what runs it.
 
     Raises:
-        Unnamed: a file has changed since it was imported, or nearly so: this process may not run what is there.
+        Unnamed: there are no files, or one has changed since it was imported, or nearly so.
     """
     code, root = hashlib.sha256(), Path(__file__).parent
-    for path in sorted(root.rglob("*.py")):
-        if path.stat().st_mtime > _IMPORTED - SETTLED_SECONDS:
+    paths = sorted(root.rglob("*.py"))
+    if Path(__file__) not in paths:
+        raise Unnamed
+    for path in paths:
+        facts = path.stat()
+        if max(facts.st_mtime, facts.st_ctime) > _IMPORTED - SETTLED_SECONDS:
             raise Unnamed
         code.update(path.relative_to(root).as_posix().encode() + b"\0" + path.read_bytes() + b"\0")
     return f"{code.hexdigest()} {jax.__version__} {eqx.__version__} {platform.python_version()}"
@@ -173,13 +193,13 @@ def _own() -> str:
 def settings() -> tuple[tuple[str, Any], ...]:
     """JAX's, as they are for this thread."""
     config: Any = jax.config
-    return tuple((name, getattr(config, name, config.values.get(name))) for name in _names())
+    return tuple((name, getattr(config, name, config.values.get(name))) for name in _names(len(config.values)))
 
 
 @cache
-def _names() -> tuple[str, ...]:
+def _names(count: int) -> tuple[str, ...]:
     config: Any = jax.config
-    return tuple(sorted(name for name in config.values if not name.startswith(_BESIDE)))
+    return tuple(sorted(name for name in config.values if not name.startswith(_IRRELEVANT)))
 
 
 def form_of(array: Any) -> tuple[tuple[int, ...], Any, bool, Any]:
@@ -205,9 +225,9 @@ def _constant(node: Any) -> str | None:
         return repr(node)
     if isinstance(node, np.dtype):
         return f"dtype {node}"
-    if isinstance(node, type) and (_is_own(node) or node.__module__ in ("numpy", "builtins", "jax.numpy")):
+    if isinstance(node, type) and (_found(node) or node.__module__ in ("numpy", "builtins", "jax.numpy")):
         return f"type {node.__module__}.{node.__qualname__}"
-    if isinstance(node, FunctionType) and _is_own(node) and "<" not in node.__qualname__:
+    if isinstance(node, FunctionType) and _found(node):
         return f"function {node.__module__}.{node.__qualname__}"
     return None
 
@@ -219,7 +239,7 @@ def _of_jax(node: Any) -> str | None:
             return f"{dtype} {shape} {weak} {None if where is None else _placed(where)}"
         case jax.Device():
             return f"device {node.platform} {node.device_kind} {node.id}"
-        case Mesh():
+        case Mesh() if PARAMETERS not in node.axis_names:
             return f"mesh {node.axis_names} {node.axis_types} {node.devices.shape} {_all(node.devices.flat)}"
     return None
 
@@ -228,11 +248,11 @@ def _tree(node: Any) -> str | None:
     kind = type(node)
     if kind is Target:
         return f"target {traced_density(node)} {_all((node.dim, node.data, node.in_double))}"
-    if kind is dict:
+    if kind is dict and all(type(key) is str for key in node):
         return "{" + ", ".join(f"{key!r}: {described(node[key])}" for key in sorted(node)) + "}"
-    if kind in (tuple, list) or (_is_own(kind) and isinstance(node, tuple)):
+    if kind in (tuple, list) or (_is_own(kind) and isinstance(node, tuple) and _found(kind)):
         return f"{kind.__module__}.{kind.__qualname__}({_all(node)})"
-    if dataclasses.is_dataclass(kind) and _is_own(kind):
+    if dataclasses.is_dataclass(kind) and _found(kind):
         fields = {field.name: getattr(node, field.name) for field in dataclasses.fields(kind)}
         return f"{kind.__module__}.{kind.__qualname__}{described(fields)}"
     return None
@@ -242,8 +262,17 @@ def _all(nodes: Iterable[Any]) -> str:
     return ", ".join(described(node) for node in nodes)
 
 
-def _is_own(thing: Any) -> bool:
-    return str(getattr(thing, "__module__", "")).startswith("shoal.") and hasattr(thing, "__qualname__")
+def _is_own(kind: type) -> bool:
+    return kind.__module__.startswith("shoal.")
+
+
+def _found(thing: Any) -> bool:
+    """Whether it is the class or function of Shoal that is called so: others may have taken over the name."""
+    found: Any = sys.modules.get(thing.__module__) if _is_own(thing) else None
+    for part in thing.__qualname__.split("."):
+        found = getattr(found, part, None)
+    # A function of `shoal.compiling.Compiled` is found in its place.
+    return found is thing or getattr(found, "__wrapped__", None) is thing
 
 
 def _placed(sharding: Any) -> str:
@@ -255,7 +284,7 @@ def _placed(sharding: Any) -> str:
 
 
 # Digests that this process knows.
-_DENSITIES: dict[Hashable, str] = {}
+DENSITIES: dict[Hashable, str] = {}
 MOST_DENSITIES = 64
 
 
@@ -270,14 +299,14 @@ def traced_density(target: Target) -> str:
     shapes = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), target)
     leaves, structure = jax.tree.flatten(shapes)
     known = structure, tuple(map(str, leaves)), settings()
-    if known not in _DENSITIES:
-        if len(_DENSITIES) >= MOST_DENSITIES:
-            _DENSITIES.clear()
+    if known not in DENSITIES:
+        if len(DENSITIES) >= MOST_DENSITIES:
+            DENSITIES.clear()
         try:
-            _DENSITIES[known] = _digest_of(shapes)
+            DENSITIES[known] = _digest_of(shapes)
         except Exception as error:
             raise Unnamed from error
-    return _DENSITIES[known]
+    return DENSITIES[known]
 
 
 def _digest_of(target: Target) -> str:
@@ -289,7 +318,12 @@ def _digest_of(target: Target) -> str:
     digest = hashlib.sha256()
     for dtype in (jnp.float32, jnp.float64)[: 1 + jax.config.jax_enable_x64]:
         position = jax.ShapeDtypeStruct((2, target.dim), dtype)
-        text = str(jax.jit(everything).lower(position, target).compiler_ir("stablehlo"))
+        for of_one in (target.log_density, target.constrain):
+            traced = jax.make_jaxpr(of_one)(jax.ShapeDtypeStruct((target.dim,), dtype), target.data)
+            if any("custom_vmap" in equation.primitive.name for equation, _ in equations(traced.jaxpr)):
+                raise Unnamed  # its own rule for many chains may depend on their number
+        # Arguments that are not used are kept: which of the data are is a part of it.
+        text = str(jax.jit(everything, keep_unused=True).lower(position, target).compiler_ir("stablehlo"))
         if "callback" in text:
             raise Unnamed
         digest.update(text.encode())
