@@ -28,7 +28,7 @@ from shoal.samplers import HMC
 BY_HAND = HMC(step_size=0.3, num_steps=5)
 # Of the small ones some are equal to others, and are taken from JAX's cache, as it has them.
 LARGE = {"_advance", "_drawn", "_ensemble_at"}
-ASKED = {"num_chains": 4, "num_samples": 20, "sampler": BY_HAND, "progress_bar": False}
+ASKED = {"num_chains": 4, "num_samples": 20, "num_warmup": 0, "sampler": BY_HAND, "progress_bar": False}
 
 
 @pytest.fixture(autouse=True)
