@@ -19,7 +19,6 @@ LONGEST_FILE = 400
 LAYERS = [
     ["extras", "arguments", "cores", "paths", "stopping", "until", "compile_cache", "objects"],
     ["target"],
-    ["traced", "ready"],
     ["compiling"],
     ["glm"],
     ["models"],

@@ -10,7 +10,6 @@ import pytest
 
 from exact import EXACT, worst_z
 from shoal.adaptation import LAPS, Fixed
-from shoal.compiling import forget_programs
 from shoal.dynamics import isokinetic
 from shoal.dynamics.integrators import LEAPFROG, MCLACHLAN, OMELYAN
 from shoal.dynamics.isokinetic import Heading, Isokinetic, refreshed, turned
@@ -332,9 +331,9 @@ def test_a_mutant_is_biased_however_short_its_steps(wrong, monkeypatch):
     else:
         longer = lambda u, noise, turns: refreshed(u, noise, turns) * 1.1
         monkeypatch.setattr("shoal.kernels.microcanonical.refreshed", longer)
-    forget_programs()
+    jax.clear_caches()
     z, *_ = worst_z(EXACT["correlated"], from_exact_draws("correlated", UNBIASED, DRAWS[UNBIASED]))
-    forget_programs()
+    jax.clear_caches()
     assert z > 5
 
 

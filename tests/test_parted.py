@@ -12,7 +12,6 @@ import pytest
 from jax.sharding import PartitionSpec
 
 import shoal
-from shoal.compiling import forget_programs
 from shoal.examples import neural_network
 from shoal.kernels import HMC as HMCKernel
 from shoal.mesh import CHAINS
@@ -132,7 +131,7 @@ def compiled_text(program, run, placement):
     before = jax.config.read("jax_disable_most_optimizations")
     jax.config.update("jax_disable_most_optimizations", False)
     try:
-        return traced.compile()
+        return traced.compile().compiled
     finally:
         jax.config.update("jax_disable_most_optimizations", before)
 
@@ -241,9 +240,9 @@ def test_momenta_that_devices_draw_alike_are_seen(monkeypatch):
         return jnp.tile(normal(self, use, size // 8, dtype), 8)
 
     monkeypatch.setattr(Keys, "normal", alike)
-    forget_programs()
+    jax.clear_caches()
     assert np.abs(z_scores(ALL_IN_EIGHT, BY_HAND)).max() > 6.5
-    forget_programs()
+    jax.clear_caches()
 
 
 def sampled(made, mesh, **more):
