@@ -34,6 +34,7 @@ import numpy as np
 from panel.targets import TARGETS, Target
 
 import shoal
+from shoal.compiling import forget_programs
 from shoal.diagnostics.precision import Precision
 from shoal.statistics import ChainMeans
 
@@ -183,7 +184,7 @@ def main() -> None:
                 continue
             began, target = time.perf_counter(), TARGETS[name]
             found = spread(target, chains, arguments.replicates) if arguments.replicates else compared(target, chains)
-            jax.clear_caches()  # The programs of so many targets are more than a process can hold.
+            forget_programs()  # The programs of so many targets are more than a process can hold.
             rows.append({"target": name, "chains": chains, **found})
             arguments.out.write_text(json.dumps(made, indent=1) + "\n")
             print(rows[-1], f"{time.perf_counter() - began:.0f} s", flush=True)

@@ -41,7 +41,7 @@ def measured(mesh: dict[str, int], hidden: int, rows: int, repeats: int) -> dict
     )
     program, start = Program(target, kernel), np.zeros((CHAINS, model.dim), np.float32)
     run = enter(program, begin(program, placement, root_key(SEED), start, tuning), placement, DRAWS)
-    memory = lowered(program, run, placement, DRAWS).compile().compiled.memory_analysis()
+    memory = lowered(program, run, placement, DRAWS).compile().memory_analysis()
     work = lambda draws: jax.block_until_ready(advance(program, run, sweeps_as_array(draws), placement, DRAWS))
     work(1)
     seconds = np.median([timed(work, DRAWS) for _ in range(repeats)])

@@ -40,6 +40,8 @@ else:
 
 import jax
 
+from shoal import compiling
+
 TARGETS = Path(os.environ.get("SHOAL_TARGETS", Path(__file__).parents[2] / "shared" / "targets"))
 
 
@@ -55,7 +57,7 @@ def targets() -> Path:
 def forget_programs():
     """Compiled programs hold memory maps, of which Linux grants a process 65,530; XLA aborts when they run out."""
     yield
-    jax.clear_caches()
+    compiling.forget_programs()
 
 
 # Modules about what surrounds the draws, and about tuning, which hold whatever XLA makes of a program. That it makes
@@ -64,8 +66,8 @@ SOON_COMPILED = {
     "test_adaptation", "test_bench", "test_bench_peers", "test_blackjax", "test_checking", "test_cli", "test_docs",
     "test_durable", "test_energy", "test_ghmc", "test_glm", "test_handle", "test_keeping", "test_laps", "test_mams",
     "test_many", "test_meads", "test_mixed", "test_moments", "test_narrow", "test_notebook", "test_nuts",
-    "test_objects", "test_parted", "test_predictive", "test_rows", "test_store", "test_trajectory", "test_until",
-    "test_visited", "test_watching",
+    "test_objects", "test_parted", "test_predictive", "test_ready", "test_rows", "test_store", "test_trajectory",
+    "test_until", "test_visited", "test_watching",
 }  # fmt: skip
 
 

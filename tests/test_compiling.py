@@ -10,6 +10,7 @@ import pytest
 
 import shoal
 from shoal import compiling
+from shoal.traced import scatters
 
 
 def test_only_a_gpu_may_be_let_off():
@@ -111,14 +112,14 @@ def test_a_single_term_is_no_sum():
     model = shoal.Model(
         params={"level": shoal.real(3)}, log_density=lambda p: -0.5 * (p["level"].at[1].add(2.0) ** 2).sum()
     )
-    assert not compiling.scatters(model.target(np.float32), np.float32)
+    assert not scatters(model.target(np.float32), np.float32)
 
 
 @pytest.mark.parametrize("indexed", [True, False])
 def test_models_that_index_their_parameters_are_told_of_the_price(indexed, monkeypatch, recwarn):
     model = shoal.Model(params={"level": shoal.real(3)}, log_density=log_density(indexed))
     target = model.target(np.float32)
-    assert compiling.scatters(target, np.float32) == indexed
+    assert scatters(target, np.float32) == indexed
     compiling.warn_of_slow_sums(target, np.float32, 4096)
     assert not recwarn.list  # on a CPU it costs nothing
     monkeypatch.setattr("jax.default_backend", lambda: "gpu")
@@ -136,7 +137,7 @@ def test_scatter_inside_a_loop_is_seen():
         return jax.lax.scan(step, 0.0, jnp.asarray(GROUP).reshape(2, 6))[0]
 
     target = shoal.Model(params={"level": shoal.real(3)}, log_density=density).target(np.float32)
-    assert compiling.scatters(target, np.float32)
+    assert scatters(target, np.float32)
 
 
 def test_garbage_is_looked_for_as_before_afterwards(monkeypatch):

@@ -19,6 +19,7 @@ LONGEST_FILE = 400
 LAYERS = [
     ["extras", "arguments", "cores", "paths", "stopping", "until", "compile_cache", "objects"],
     ["target"],
+    ["traced", "ready"],
     ["compiling"],
     ["glm"],
     ["models"],

@@ -14,7 +14,7 @@ from shoal.dynamics.integrators import LEAPFROG, MCLACHLAN
 from shoal.dynamics.isokinetic import Heading, Isokinetic, direction
 from shoal.dynamics.metrics import Diagonal
 from shoal.ensemble import Ensemble
-from shoal.kernels.hmc import MOMENTUM, Proposal, decided
+from shoal.kernels.hmc import ACCEPTANCE, MOMENTUM, Proposal, decided
 from shoal.mesh import Placement
 from shoal.program import Program, keep_draws
 from shoal.randomness import Stream, root_key
@@ -43,7 +43,8 @@ class Mutant(kernels.MAMS):
         )
         error = self.kinetic(end.kinetic, dim) - (log_density - ensemble.log_density)
         proposed = Ensemble(position, log_density, gradient)
-        return decided(keys, ensemble, Proposal(proposed, flow.speed * end.velocity, error), flow, num_steps)
+        proposal = Proposal(proposed, flow.speed * end.velocity, error)
+        return decided(keys.uniform(ACCEPTANCE, dtype), ensemble, proposal, flow, num_steps)
 
     def velocity(self, normal):
         return direction(normal)[0]

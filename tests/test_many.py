@@ -13,6 +13,7 @@ from jax.scipy.stats import norm
 from scipy.stats import norm as normal
 
 import shoal
+from shoal.compiling import forget_programs
 from shoal.many.blocks import Blocks
 from shoal.many.data import read_many
 from shoal.many.results import ManyResults, listed
@@ -281,7 +282,7 @@ def test_every_sampler_that_is_tuned_in_so_many_draws(sampler):
 @pytest.mark.slow
 def test_a_data_set_does_not_mind_the_others_in_a_program_with_all_optimisations():
     jax.config.update("jax_disable_most_optimizations", False)
-    jax.clear_caches()
+    forget_programs()
     together = shoal.sample_many(conjugate(), data_sets(), seed=1, block=4, **SHORT)
     others = [{"y": np.full(ROWS, 500.0), "sigma": np.full(ROWS, 0.1)}] * 3
     again = shoal.sample_many(conjugate(), [*others, data_sets()[3]], seed=1, block=4, **SHORT)

@@ -220,7 +220,7 @@ def test_devices_talk_once_per_gradient(mesh, sums):
     traced = lowered(program, run, placement, 4)
     before = jax.config.read("jax_disable_most_optimizations")
     jax.config.update("jax_disable_most_optimizations", False)
-    text = traced.compile().compiled.as_text()
+    text = traced.compile().as_text()
     jax.config.update("jax_disable_most_optimizations", before)
     found = re.findall(r"\b(all-reduce|all-gather|all-to-all|collective-permute|reduce-scatter)(?:-start)?\(", text)
     assert found == ["all-reduce"] * sums

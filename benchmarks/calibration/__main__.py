@@ -26,10 +26,10 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
 
 import shoal
+from shoal.compiling import forget_programs
 
 from .cases import ADVERSARIES, STOPS
 from .stops import FALSE, WITHIN, run
@@ -64,12 +64,12 @@ def main() -> None:
     for name in arguments.laws:
         seeds = range(arguments.few if name in DEAR else arguments.seeds)
         made["stops"][name] = stops(name, arguments.chains, seeds)
-        jax.clear_caches()  # The programs of so many laws are more than a process can hold.
+        forget_programs()  # The programs of so many laws are more than a process can hold.
         print(name, json.dumps({k: v for k, v in made["stops"][name].items() if k != "runs"}), flush=True)
         write(made, arguments.out)
     for name in arguments.adversaries:
         made["adversaries"][name] = against(name, arguments.chains, range(arguments.adversary_seeds))
-        jax.clear_caches()
+        forget_programs()
         print(name, json.dumps(made["adversaries"][name]["by_chains"]), flush=True)
         write(made, arguments.out)
     total = overall(made["stops"].values())

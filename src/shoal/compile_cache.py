@@ -100,6 +100,13 @@ def kept_programs() -> Iterator[None]:
                 _opened = None
 
 
+def ready_folder() -> Path | None:
+    """Where programs are kept as they run, which need not even be traced; None while nothing is kept."""
+    opened = _opened
+    folder = None if opened is None else Path(opened.settings["jax_compilation_cache_dir"]) / "ready"
+    return None if folder is None or (folder.exists() and _others_may_write(folder)) else folder
+
+
 def settled() -> None:
     """Say that the programs so far are whole: a process that is killed later leaves none that is cut off."""
     with _lock, contextlib.suppress(OSError):

@@ -8,17 +8,22 @@ import warnings
 from collections.abc import Callable, Hashable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextvars import ContextVar
-from functools import cache, update_wrapper
+from functools import partial, update_wrapper
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
-import jax.numpy as jnp
-import numpy as np
+import jax.monitoring
+from jax.core import Tracer
 from jax.typing import DTypeLike
+from jaxtyping import PyTree
 
+from shoal.compile_cache import ready_folder
 from shoal.cores import cores
+from shoal.ready import DENSITIES, Placeholder, Ready, form_of, keep, load, name_of, settings
 from shoal.target import Target
+from shoal.traced import scatters
 
 # What XLA is told, by backend. On a CPU it merges equal expressions early in a program for several devices and late in
 # one for a single device; products and sums then fuse, and round, otherwise. Leaving the pass out was measured to cost
@@ -106,11 +111,11 @@ class _Ahead(NamedTuple):
     """What is compiled on other cores: by whom, and by what it is for."""
 
     workers: ThreadPoolExecutor
-    begun: dict[Hashable, Future[Any]]
+    begun: dict[Hashable, Future[Ready | None]]
 
 
 class Compiled[**P, R]:
-    """A function compiled with the `compiler_options` of the default backend."""
+    """A function compiled with the `compiler_options` of the default backend, once for each form of its arguments."""
 
     def __init__(self, function: Callable[P, R], brief: bool = False) -> None:
         """Compile nothing yet.
@@ -121,48 +126,143 @@ class Compiled[**P, R]:
         """
         update_wrapper(self, function)
         self._function, self._brief = function, brief
-        self._programs = cache(self._program)
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
-        ahead = _ahead.get()
-        begun = None if ahead is None else ahead.begun.pop(self._signature(args, kwargs), None)
+        if _runs_in_python((args, kwargs)):
+            return self._function(*args, **kwargs)
+        ahead, form = _ahead.get(), self._form(args, kwargs)
+        begun = None if ahead is None else ahead.begun.pop(form, None)
         # What has not begun is not waited for; what went wrong there goes wrong in the call below.
         if begun is not None and not begun.cancel():
             with contextlib.suppress(Exception):
-                begun.result()
+                _remember(form, begun.result())
         with _LAUNCHES, collecting_seldom():
-            return self._programs(self._options())(*args, **kwargs)
+            program = _PROGRAMS.get(form) or self._begun(args, kwargs)() or self._anew(args, kwargs)()
+            return _remember(form, program)(_arrays((args, kwargs)))
 
     def ahead(self, *args: P.args, **kwargs: P.kwargs) -> None:
         """Begin to compile for arguments such as these on another core; a call with such arguments waits for it.
 
         Nothing is done where no other core is to be used (`background`).
         """
-        ahead, signature = _ahead.get(), self._signature(args, kwargs)
-        if ahead is not None and signature not in ahead.begun:
+        ahead = _ahead.get()
+        if ahead is None or _runs_in_python((args, kwargs)):
+            return
+        form = self._form(args, kwargs)
+        if form not in ahead.begun and form not in _PROGRAMS:
             # Tracing is Python's and stays in this thread, with its settings; XLA's part does not hold Python up.
-            ahead.begun[signature] = ahead.workers.submit(self.lower(*args, **kwargs).compile)
+            ahead.begun[form] = ahead.workers.submit(self._begun(args, kwargs))
 
     def lower(self, *args: P.args, **kwargs: P.kwargs) -> Any:
-        """The program for arguments such as these, traced and not compiled."""
-        program: Any = self._programs(self._options())
+        """The program for arguments such as these, from arrays to a list of arrays, traced and not compiled."""
+        return self._traced(args, kwargs)[0]
+
+    def _begun(self, args: Any, kwargs: Any) -> Callable[[], Ready | None]:
+        """What is left to do for a program after this thread's part; None comes of it where a kept one is damaged."""
+        path = self._path(args, kwargs)
+        return partial(load, path) if path is not None and path.exists() else self._anew(args, kwargs)
+
+    def _path(self, args: Any, kwargs: Any) -> Path | None:
+        """Where the program is kept as it runs, or would be; None where it is not to be."""
+        folder = ready_folder()
+        name = None if folder is None else name_of(self._function, self._options(), (args, kwargs))
+        return None if folder is None or name is None else folder / name
+
+    def _anew(self, args: Any, kwargs: Any) -> Callable[[], Ready]:
+        """As `_begun`, of a program that is traced, and then kept."""
+        path = self._path(args, kwargs)
+        traced, made = self._traced(args, kwargs, "" if path is None else f"_{path.name[:12]}")
+
+        def compiled() -> Ready:
+            before = _compiled_here()
+            program = traced.compile()
+            # XLA writes down no more than a part of what it has itself read from JAX's cache.
+            if path is not None and _compiled_here() > before:
+                keep(path, program, made)
+            return Ready(program, made)
+
+        return compiled
+
+    def _traced(self, args: Any, kwargs: Any, ending: str = "") -> tuple[Any, PyTree]:
+        """The program, whose name ends so, and what it returns, with placeholders for arrays."""
+        function: Callable[..., Any] = self._function
+        arrays, rest = eqx.partition((args, kwargs), eqx.is_array)
+        leaves, structure = jax.tree.flatten(arrays)
+        returned: list[PyTree] = []
+
+        def of_arrays(*leaves: jax.Array) -> list[jax.Array]:
+            args, kwargs = eqx.combine(jax.tree.unflatten(structure, leaves), rest)
+            filled, others = eqx.partition(function(*args, **kwargs), eqx.is_array)
+            filled, where = jax.tree.flatten(filled)
+            placeholders = jax.tree.unflatten(where, [Placeholder(number) for number in range(len(filled))])
+            returned.append(eqx.combine(placeholders, others))
+            return filled
+
+        of_arrays.__name__ = function.__name__ + ending
         with collecting_seldom():
-            return program.lower(*args, **kwargs)
+            # jax.jit knows the options of compilers; its types do not.
+            program: Any = jax.jit(of_arrays, compiler_options=dict(self._options()))
+            return program.lower(*leaves), returned[0]
 
-    def _program(self, options: frozenset[tuple[str, Any]]) -> Callable[P, R]:
-        # equinox hands what it does not know on to jax.jit, which its types do not say.
-        return eqx.filter_jit(self._function, compiler_options=dict(options))  # pyright: ignore[reportCallIssue]
-
-    def _options(self) -> frozenset[tuple[str, Any]]:
+    def _options(self) -> dict[str, Any]:
         backend = jax.default_backend()
         brief = BRIEF.get(backend, {}) if self._brief else {}
-        return frozenset({**compiler_options(backend), **brief}.items())
+        return {**compiler_options(backend), **brief}
 
-    def _signature(self, *arguments: Any) -> Hashable:
+    def _form(self, *arguments: Any) -> Hashable:
         """What is the same for arguments that one program serves."""
         leaves, structure = jax.tree.flatten(arguments)
-        each = tuple((leaf.shape, leaf.dtype) if eqx.is_array(leaf) else leaf for leaf in leaves)
-        return self._function, self._brief, structure, each
+        options = frozenset(self._options().items())
+        each = tuple(form_of(leaf) if eqx.is_array(leaf) else (type(leaf), leaf) for leaf in leaves)
+        return self._function, options, settings(), structure, each
+
+
+# The programs of this process, the latest used last. Each is some hundred memory maps, of which Linux grants 65,530.
+_PROGRAMS: dict[Hashable, Ready] = {}
+MOST_PROGRAMS = 128
+
+
+def forget_programs() -> None:
+    """Free all programs of this process, and what JAX remembers."""
+    with _LAUNCHES:
+        _PROGRAMS.clear()
+        DENSITIES.clear()
+    jax.clear_caches()
+
+
+def _compiled_here() -> int:
+    """How many programs this thread has compiled for JAX's cache, in which they were not."""
+    return getattr(_misses, "count", 0)
+
+
+def _count_misses(event: str, **_: Any) -> None:
+    if event == "/jax/compilation_cache/cache_misses":
+        _misses.count = _compiled_here() + 1
+
+
+_misses = threading.local()
+jax.monitoring.register_event_listener(_count_misses)
+
+
+def _remember[Made: Ready | None](form: Hashable, program: Made) -> Made:
+    """Put a program last, and forget those that were used longest ago."""
+    with _LAUNCHES:
+        _PROGRAMS.pop(form, None)
+        if program is not None:
+            _PROGRAMS[form] = program
+        for oldest in list(_PROGRAMS)[:-MOST_PROGRAMS]:
+            del _PROGRAMS[oldest]
+    return program
+
+
+def _runs_in_python(arguments: Any) -> bool:
+    """Whether nothing is to be compiled: JAX is told so, or is tracing what calls it."""
+    config: Any = jax.config
+    return config.jax_disable_jit or any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(arguments))
+
+
+def _arrays(arguments: Any) -> list[jax.Array]:
+    return [leaf for leaf in jax.tree.leaves(arguments) if eqx.is_array(leaf)]
 
 
 def compiled[**P, R](function: Callable[P, R]) -> Compiled[P, R]:
@@ -179,34 +279,6 @@ def give_back() -> None:
     """Give the system back what is free, as after compiling: on Linux the allocator keeps it, tens of megabytes."""
     with contextlib.suppress(OSError, AttributeError, TypeError):  # other systems have other allocators
         ctypes.CDLL(None).malloc_trim(0)
-
-
-def scatters(target: Target, dtype: DTypeLike) -> bool:
-    """Whether the gradient of the log density adds up several terms by index, as that of `level[group]` does."""
-
-    def adds_up(equation: Any) -> bool:
-        if equation.primitive.name != "scatter-add" or equation.params["unique_indices"]:
-            return False
-        return bool(np.prod(equation.invars[1].aval.shape[:-1]) > 1)
-
-    return _has(adds_up, _gradient(target, dtype))
-
-
-def turns_freely(target: Target, dtype: DTypeLike) -> bool:
-    """Whether the gradient of the log density has a loop whose turns nobody knows beforehand."""
-    return _has(lambda equation: equation.primitive.name == "while", _gradient(target, dtype))
-
-
-def _gradient(target: Target, dtype: DTypeLike) -> Any:
-    return jax.make_jaxpr(target.gradient)(jnp.zeros((1, target.dim), dtype)).jaxpr
-
-
-def _has(wanted: Callable[[Any], bool], jaxpr: Any) -> bool:
-    """Whether an equation of it, or of what is inside, is one that is wanted."""
-    inner = (sub for equation in jaxpr.eqns for sub in jax.tree.leaves(list(equation.params.values())))
-    return any(wanted(equation) for equation in jaxpr.eqns) or any(
-        _has(wanted, getattr(sub, "jaxpr", sub)) for sub in inner if hasattr(getattr(sub, "jaxpr", sub), "eqns")
-    )
 
 
 def warn_of_slow_sums(target: Target, dtype: DTypeLike, num_chains: int) -> None:

@@ -8,7 +8,6 @@ import jax
 import numpy as np
 
 from shoal.arguments import check_count
-from shoal.compiling import turns_freely
 from shoal.kernels.base import AnyKernel
 from shoal.kernels.lifted import Lifted
 from shoal.mesh import CHAINS, DATA, Placement
@@ -19,6 +18,7 @@ from shoal.models.compiled import in_parts as compiled_in_parts
 from shoal.models.model import Model
 from shoal.models.rows import ROW_BLOCK
 from shoal.target import PARAMETERS, Target
+from shoal.traced import turns_freely
 
 # Settings of a run.
 DATA_SHARDS, PARAMETER_PARTS, BLOCK = "data_shards", "parameter_parts", "row_block"

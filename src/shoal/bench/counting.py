@@ -9,6 +9,7 @@ import numpy as np
 
 from shoal.bench.ceilings import MATRIX, MEMORY, TRANSCENDENTAL
 from shoal.target import Target
+from shoal.traced import equations
 
 # The body of a loop is counted once, and the call of a library not at all.
 UNCOUNTED = ("stablehlo.while", "stablehlo.custom_call")
@@ -67,17 +68,16 @@ def operations(target: Target, tile: int) -> Operations:
 
 
 def _products(jaxpr: Any) -> int:
-    total = 0
-    for equation in jaxpr.eqns:
-        if equation.primitive.name == "dot_general":
-            (summed, _), _ = equation.params["dimension_numbers"]
-            left, (made,) = equation.invars[0].aval, equation.outvars
-            total += 2 * made.aval.size * math.prod(left.shape[axis] for axis in summed)
-            continue
-        turns = equation.params["length"] if equation.primitive.name == "scan" else 1
-        inner = (getattr(sub, "jaxpr", sub) for sub in jax.tree.leaves(list(equation.params.values())))
-        total += turns * sum(_products(sub) for sub in inner if hasattr(sub, "eqns"))
-    return total
+    return sum(
+        turns * _asked(equation) for equation, turns in equations(jaxpr) if equation.primitive.name == "dot_general"
+    )
+
+
+def _asked(equation: Any) -> int:
+    """Multiplications and additions of a matrix product."""
+    (summed, _), _ = equation.params["dimension_numbers"]
+    left, (made,) = equation.invars[0].aval, equation.outvars
+    return 2 * made.aval.size * math.prod(left.shape[axis] for axis in summed)
 
 
 def _cost(program: Any) -> dict[str, float]:

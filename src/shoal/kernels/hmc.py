@@ -80,19 +80,22 @@ def hamiltonian_step(keys: Keys, ensemble: Ensemble, flow: Flow, num_steps: Int[
     dtype = ensemble.position.dtype
     momentum = keys.normal(MOMENTUM, ensemble.position.shape[-1], dtype)
     proposal = propose(ensemble, momentum, flow, num_steps)
-    after, info = decided(keys, ensemble, proposal, flow, num_steps)
-    accepted = keys.uniform(ACCEPTANCE, dtype) < info.acceptance_rate
+    uniform = keys.uniform(ACCEPTANCE, dtype)
+    after, info = decided(uniform, ensemble, proposal, flow, num_steps)
     assert proposal.kinetic is not None
     began, ended = proposal.kinetic
-    energy = jnp.where(accepted, ended, began) - after.log_density
+    energy = jnp.where(uniform < info.acceptance_rate, ended, began) - after.log_density
     return after, dataclasses.replace(info, energy=energy)
 
 
 def decided(
-    keys: Keys, ensemble: Ensemble, proposal: Proposal, flow: Splitting, num_steps: Int[Array, ""]
+    uniform: Float[Array, " chains"],
+    ensemble: Ensemble,
+    proposal: Proposal,
+    flow: Splitting,
+    num_steps: Int[Array, ""],
 ) -> tuple[Ensemble, Info]:
-    """Accept or reject a proposal by its energy error."""
-    uniform = keys.uniform(ACCEPTANCE, ensemble.position.dtype)
+    """Accept or reject a proposal by its energy error, and a variate in [0, 1) for each chain."""
     after, acceptance, error = metropolis(uniform, ensemble, proposal.ensemble, proposal.error)
     return after, told(proposal, acceptance, error, flow, num_steps)
 

@@ -16,7 +16,7 @@ from jaxtyping import Array, Float
 
 from shoal.dynamics.isokinetic import Heading, Isokinetic, check_dim, direction
 from shoal.ensemble import Ensemble, Info
-from shoal.kernels.hmc import MOMENTUM, Proposal, decided
+from shoal.kernels.hmc import ACCEPTANCE, MOMENTUM, Proposal, decided
 from shoal.kernels.jittered_hmc import Jittered, JitteredHMCTuning, first_tuning
 from shoal.randomness import Keys
 from shoal.target import Target
@@ -51,4 +51,5 @@ class MAMS(Jittered):
         (position, end, gradient), log_density = flow.integrate(start, num_steps)
         error = end.kinetic - ensemble.rise(log_density)
         proposed = Ensemble(position, log_density, gradient, ensemble.memory)
-        return decided(keys, ensemble, Proposal(proposed, flow.speed * end.velocity, error), flow, num_steps)
+        proposal = Proposal(proposed, flow.speed * end.velocity, error)
+        return decided(keys.uniform(ACCEPTANCE, dtype), ensemble, proposal, flow, num_steps)

@@ -1,0 +1,330 @@
+"""Executables kept from one process to the next, so that a later process need not trace the program.
+
+An executable is found by a name: a digest of Shoal's own code, of JAX, its settings and the compiler's, of what the
+program is asked to be, and of the log density that it has in it, as JAX traces that. So equal names are equal programs.
+What cannot be named for certain has none, and is traced: a sampler that is not Shoal's, data or parameters that are
+split over devices, a model that calls back to Python. JAX's own cache knows a program by the same name, so that what is
+not here is not there either: XLA writes down only a part of what it has itself read from that cache.
+"""
+
+import contextlib
+import dataclasses
+import hashlib
+import os
+import pickle
+import platform
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from functools import cache
+from pathlib import Path
+from types import FunctionType
+from typing import Any, NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.experimental import serialize_executable
+from jax.sharding import Mesh, NamedSharding, SingleDeviceSharding
+from jaxtyping import PyTree
+
+from shoal.target import PARAMETERS, Target, is_sharded
+from shoal.traced import equations
+
+# Those that were used longest ago go first. The programs of a run of `breast_cancer` are 2 MB.
+MOST_BYTES = 2**30
+# What a process is in the midst of writing; after so many seconds it is not any more.
+UNFINISHED, UNFINISHED_SECONDS = ".unfinished", 3600.0
+# Settings of JAX that say where programs are kept and what is written of them, not what they are.
+_IRRELEVANT = (
+    "jax_compilation_cache",
+    "jax_persistent_cache",
+    "jax_enable_compilation_cache",
+    "jax_raise_persistent_cache",
+    "jax_log",
+    "jax_debug_log",
+    "jax_compiler_detailed_log",
+)
+# When Shoal was imported. A file that has changed since, or in so many seconds before, may not be what was imported.
+_IMPORTED, SETTLED_SECONDS = time.time(), 10.0
+# Backends on which it has been tried.
+BACKENDS = ("cpu",)
+
+
+class Unnamed(Exception):
+    """Something that a name could not tell from something else."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Placeholder:
+    """Stands for an array among what a program returns: its number."""
+
+    number: int
+
+
+class Ready(NamedTuple):
+    """A compiled program.
+
+    Attributes:
+        run: from the arrays among the arguments to those among what it returns.
+        made: what it returns, with a `Placeholder` for every array.
+    """
+
+    run: Callable[..., Sequence[jax.Array]]
+    made: PyTree
+
+    def __call__(self, arrays: Sequence[jax.Array]) -> Any:
+        filled = self.run(*arrays)
+        return jax.tree.map(lambda leaf: filled[leaf.number] if isinstance(leaf, Placeholder) else leaf, self.made)
+
+
+def name_of(function: Callable[..., Any], options: Mapping[str, Any], arguments: Any) -> str | None:
+    """The name of a program; None where none would be certain.
+
+    Args:
+        function: of Shoal, that the program computes.
+        options: of the compiler.
+        arguments: of it, as it is called.
+    """
+    if jax.default_backend() not in BACKENDS:
+        return None
+    try:
+        asked = (described(part) for part in (function, dict(options), arguments))
+        words = _code_version(), str(settings()), str(os.environ.get("XLA_FLAGS")), *asked
+    except Exception:  # it would spare some seconds, and is not worth a failure
+        return None
+    return hashlib.sha256("\n".join(words).encode()).hexdigest()
+
+
+def load(path: Path) -> Ready | None:
+    """The program that is kept there, or None where there is none that is whole."""
+    try:
+        kept = path.read_bytes()
+        if hashlib.sha256(kept[32:]).digest() != kept[:32]:
+            raise ValueError("damaged")
+        payload, inputs, outputs, devices, made = pickle.loads(kept[32:])
+        known = {device.id: device for device in jax.devices()}
+        run = serialize_executable.deserialize_and_load(
+            payload,
+            jax.tree.structure(((0,) * inputs, {})),
+            jax.tree.structure([0] * outputs),
+            execution_devices=[known[number] for number in devices],
+        )
+    except Exception:  # whatever is wrong with it, the program is compiled
+        with contextlib.suppress(OSError):
+            path.unlink()
+        return None
+    with contextlib.suppress(OSError):
+        os.utime(path)
+    return Ready(run, made)
+
+
+def keep(path: Path, program: Any, made: PyTree) -> None:
+    """Keep a program for later processes, if that can be done.
+
+    Args:
+        path: of it: its name, in the folder of all.
+        program: as JAX has compiled it, of arrays to a list of arrays.
+        made: what it returns, with placeholders for arrays.
+    """
+    with contextlib.suppress(Exception):  # a full disk, or what cannot be written down
+        payload, inputs, outputs = serialize_executable.serialize(program)
+        kept = pickle.dumps((payload, inputs.num_leaves, outputs.num_leaves, _devices_of(program), made))
+        path.parent.mkdir(mode=0o700, exist_ok=True)
+        _make_room(path.parent, len(kept))
+        descriptor, unfinished = tempfile.mkstemp(UNFINISHED, dir=path.parent)
+        try:
+            with os.fdopen(descriptor, "wb") as file:
+                file.write(hashlib.sha256(kept).digest() + kept)
+            Path(unfinished).replace(path)
+        except BaseException:
+            Path(unfinished).unlink()
+            raise
+
+
+def _make_room(folder: Path, size: int) -> None:
+    """Delete what was used longest ago, and what a process that was killed had begun to write."""
+    there = []
+    for file in folder.iterdir():
+        with contextlib.suppress(OSError):  # another process has deleted it
+            facts = file.stat()
+            if file.suffix == UNFINISHED and facts.st_mtime < time.time() - UNFINISHED_SECONDS:
+                file.unlink()
+            else:
+                there.append((facts.st_mtime, facts.st_size, file))
+    left = size + sum(own for _, own, _ in there)
+    for _, own, file in sorted(there):
+        if left <= MOST_BYTES:
+            break
+        file.unlink(missing_ok=True)
+        left -= own
+
+
+def _devices_of(program: Any) -> list[int]:
+    shardings = jax.tree.leaves((program.input_shardings, program.output_shardings))
+    for sharding in shardings:
+        if isinstance(sharding, NamedSharding):
+            return [device.id for device in np.asarray(sharding.mesh.devices).flat]
+    (device,) = {device for sharding in shardings for device in sharding.device_set}
+    return [device.id]
+
+
+@cache
+def _code_version() -> str:
+    """Shoal's code, and what runs it.
+
+    Raises:
+        Unnamed: there are no files, or one has changed since it was imported, or nearly so.
+    """
+    code, root = hashlib.sha256(), Path(__file__).parent
+    paths = sorted(root.rglob("*.py"))
+    if Path(__file__) not in paths:
+        raise Unnamed
+    for path in paths:
+        facts = path.stat()
+        if max(facts.st_mtime, facts.st_ctime) > _IMPORTED - SETTLED_SECONDS:
+            raise Unnamed
+        code.update(path.relative_to(root).as_posix().encode() + b"\0" + path.read_bytes() + b"\0")
+    return f"{code.hexdigest()} {jax.__version__} {eqx.__version__} {platform.python_version()}"
+
+
+def settings() -> tuple[tuple[str, Any], ...]:
+    """JAX's, as they are for this thread."""
+    config: Any = jax.config
+    return tuple((name, getattr(config, name, config.values.get(name))) for name in _names(len(config.values)))
+
+
+@cache
+def _names(count: int) -> tuple[str, ...]:
+    config: Any = jax.config
+    return tuple(sorted(name for name in config.values if not name.startswith(_IRRELEVANT)))
+
+
+def form_of(array: Any) -> tuple[tuple[int, ...], Any, bool, Any]:
+    """What a program knows of an array: shape, dtype, whether that is weak, and where it is, if that has been said."""
+    where = array.sharding if getattr(array, "committed", False) else None
+    return array.shape, array.dtype, getattr(array, "weak_type", False), where
+
+
+def described(node: Any) -> str:
+    """What distinguishes a node of a program's arguments from all others, in words that are the same in any process.
+
+    Raises:
+        Unnamed: there may be others with the same.
+    """
+    for words in (_constant(node), _of_jax(node), _tree(node)):
+        if words is not None:
+            return words
+    raise Unnamed
+
+
+def _constant(node: Any) -> str | None:
+    if node is None or type(node) in (bool, int, float, str, bytes):
+        return repr(node)
+    if isinstance(node, np.dtype):
+        return f"dtype {node}"
+    if isinstance(node, type) and (_found(node) or node.__module__ in ("numpy", "builtins", "jax.numpy")):
+        return f"type {node.__module__}.{node.__qualname__}"
+    if isinstance(node, FunctionType) and _found(node):
+        return f"function {node.__module__}.{node.__qualname__}"
+    return None
+
+
+def _of_jax(node: Any) -> str | None:
+    match node:
+        case jax.Array() | np.ndarray():
+            shape, dtype, weak, where = form_of(node)
+            return f"{dtype} {shape} {weak} {None if where is None else _placed(where)}"
+        case jax.Device():
+            return f"device {node.platform} {node.device_kind} {node.id}"
+        case Mesh() if PARAMETERS not in node.axis_names:
+            return f"mesh {node.axis_names} {node.axis_types} {node.devices.shape} {_all(node.devices.flat)}"
+    return None
+
+
+def _tree(node: Any) -> str | None:
+    kind = type(node)
+    if kind is Target:
+        return f"target {traced_density(node)} {_all((node.dim, node.data, node.in_double))}"
+    if kind is dict and all(type(key) is str for key in node):
+        return "{" + ", ".join(f"{key!r}: {described(node[key])}" for key in sorted(node)) + "}"
+    if kind in (tuple, list) or (_is_own(kind) and isinstance(node, tuple) and _found(kind)):
+        return f"{kind.__module__}.{kind.__qualname__}({_all(node)})"
+    if dataclasses.is_dataclass(kind) and _found(kind):
+        fields = {field.name: getattr(node, field.name) for field in dataclasses.fields(kind)}
+        return f"{kind.__module__}.{kind.__qualname__}{described(fields)}"
+    return None
+
+
+def _all(nodes: Iterable[Any]) -> str:
+    return ", ".join(described(node) for node in nodes)
+
+
+def _is_own(kind: type) -> bool:
+    return kind.__module__.startswith("shoal.")
+
+
+def _found(thing: Any) -> bool:
+    """Whether it is the class or function of Shoal that is called so: others may have taken over the name."""
+    found: Any = sys.modules.get(thing.__module__) if _is_own(thing) else None
+    for part in thing.__qualname__.split("."):
+        found = getattr(found, part, None)
+    # A function of `shoal.compiling.Compiled` is found in its place.
+    return found is thing or getattr(found, "__wrapped__", None) is thing
+
+
+def _placed(sharding: Any) -> str:
+    if isinstance(sharding, NamedSharding):
+        return f"{described(sharding.mesh)} {tuple(sharding.spec)} {sharding.memory_kind}"
+    if isinstance(sharding, SingleDeviceSharding):
+        return f"{described(next(iter(sharding.device_set)))} {sharding.memory_kind}"
+    raise Unnamed
+
+
+# Digests that this process knows.
+DENSITIES: dict[Hashable, str] = {}
+MOST_DENSITIES = 64
+
+
+def traced_density(target: Target) -> str:
+    """A digest of all that programs compute of a target: values, gradients, and the way to the user's supports.
+
+    Raises:
+        Unnamed: it is more than arrays to arrays, or cannot be traced by itself.
+    """
+    if any(is_sharded(leaf) for leaf in jax.tree.leaves((target.data, target.in_double), is_leaf=is_sharded)):
+        raise Unnamed
+    shapes = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), target)
+    leaves, structure = jax.tree.flatten(shapes)
+    known = structure, tuple(map(str, leaves)), settings()
+    if known not in DENSITIES:
+        if len(DENSITIES) >= MOST_DENSITIES:
+            DENSITIES.clear()
+        try:
+            DENSITIES[known] = _digest_of(shapes)
+        except Exception as error:
+            raise Unnamed from error
+    return DENSITIES[known]
+
+
+def _digest_of(target: Target) -> str:
+    def everything(position: jax.Array, target: Target) -> Any:
+        log_density, gradient = target(position)
+        values = target.constrained(position), target.of_model(log_density, position)
+        return log_density, gradient, target.gradient(position), values
+
+    digest = hashlib.sha256()
+    for dtype in (jnp.float32, jnp.float64)[: 1 + jax.config.jax_enable_x64]:
+        position = jax.ShapeDtypeStruct((2, target.dim), dtype)
+        for of_one in (target.log_density, target.constrain):
+            traced = jax.make_jaxpr(of_one)(jax.ShapeDtypeStruct((target.dim,), dtype), target.data)
+            if any("custom_vmap" in equation.primitive.name for equation, _ in equations(traced.jaxpr)):
+                raise Unnamed  # its own rule for many chains may depend on their number
+        # Arguments that are not used are kept: which of the data are is a part of it.
+        text = str(jax.jit(everything, keep_unused=True).lower(position, target).compiler_ir("stablehlo"))
+        if "callback" in text:
+            raise Unnamed
+        digest.update(text.encode())
+    return digest.hexdigest()
