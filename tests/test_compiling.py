@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 import shoal
 from shoal import compiling
@@ -50,6 +51,34 @@ def test_what_was_compiled_ahead_is_not_compiled_again(compile_counter, two_core
         assert compile_counter.count == 1
         double(x, 2)  # what is not an array is compiled in
     assert compile_counter.count == 2
+
+
+def test_what_was_compiled_ahead_is_kept_though_nobody_called_it(compile_counter, two_cores):
+    """As when a run is stopped before it samples, and another one follows."""
+    double, x = compiling.compiled(lambda x: 2 * x), jnp.ones(3)
+    with compiling.background():
+        double.ahead(x)
+        (begun,) = compiling._ahead.get().begun.values()
+        begun.result()
+    with compile_counter:
+        np.testing.assert_array_equal(double(x), 2.0)
+    assert compile_counter.count == 0
+
+
+@pytest.mark.parametrize("devices", [1, 4])
+def test_a_program_takes_what_it_has_returned(devices, compile_counter):
+    """Shardings that say the same are said in several ways: XLA says of a single device that nothing is split."""
+    mesh = Mesh(np.array(jax.devices()[:devices]).reshape(1, devices), ("data", "chains"))
+    split = NamedSharding(mesh, PartitionSpec("chains", None))
+    double = compiling.compiled(lambda x: jax.lax.with_sharding_constraint(2 * x, split))
+    x = jax.device_put(np.ones((4, 3), np.float32), split)
+    with compile_counter:
+        for same in (PartitionSpec(("data", "chains")), PartitionSpec("chains", "data")):
+            np.testing.assert_array_equal(double(double(x)), 4.0)
+            x = jax.device_put(x, NamedSharding(mesh, same))
+        assert compile_counter.count == 1
+        double(jax.device_put(x, NamedSharding(mesh, PartitionSpec())))
+    assert compile_counter.count == {1: 1, 4: 2}[devices]
 
 
 def test_nothing_is_compiled_ahead_without_another_core(compile_counter, monkeypatch):

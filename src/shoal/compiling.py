@@ -135,7 +135,7 @@ class Compiled[**P, R]:
         # What has not begun is not waited for; what went wrong there goes wrong in the call below.
         if begun is not None and not begun.cancel():
             with contextlib.suppress(Exception):
-                _remember(form, begun.result())
+                begun.result()
         with _LAUNCHES, collecting_seldom():
             program = _PROGRAMS.get(form) or self._begun(args, kwargs)() or self._anew(args, kwargs)()
             return _remember(form, program)(_arrays((args, kwargs)))
@@ -151,7 +151,8 @@ class Compiled[**P, R]:
         form = self._form(args, kwargs)
         if form not in ahead.begun and form not in _PROGRAMS:
             # Tracing is Python's and stays in this thread, with its settings; XLA's part does not hold Python up.
-            ahead.begun[form] = ahead.workers.submit(self._begun(args, kwargs))
+            begun = self._begun(args, kwargs)
+            ahead.begun[form] = ahead.workers.submit(lambda: _remember(form, begun()))
 
     def lower(self, *args: P.args, **kwargs: P.kwargs) -> Any:
         """The program for arguments such as these, from arrays to a list of arrays, traced and not compiled."""
@@ -219,12 +220,13 @@ class Compiled[**P, R]:
 
 # The programs of this process, the latest used last. Each is some hundred memory maps, of which Linux grants 65,530.
 _PROGRAMS: dict[Hashable, Ready] = {}
+_REMEMBERING = threading.Lock()
 MOST_PROGRAMS = 128
 
 
 def forget_programs() -> None:
     """Free all programs of this process, and what JAX remembers."""
-    with _LAUNCHES:
+    with _REMEMBERING:
         _PROGRAMS.clear()
         DENSITIES.clear()
     jax.clear_caches()
@@ -246,7 +248,7 @@ jax.monitoring.register_event_listener(_count_misses)
 
 def _remember[Made: Ready | None](form: Hashable, program: Made) -> Made:
     """Put a program last, and forget those that were used longest ago."""
-    with _LAUNCHES:
+    with _REMEMBERING:
         _PROGRAMS.pop(form, None)
         if program is not None:
             _PROGRAMS[form] = program

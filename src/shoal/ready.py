@@ -27,7 +27,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.experimental import serialize_executable
-from jax.sharding import Mesh, NamedSharding, SingleDeviceSharding
+from jax.sharding import Mesh, NamedSharding
 from jaxtyping import PyTree
 
 from shoal.target import PARAMETERS, Target, is_sharded
@@ -202,10 +202,24 @@ def _names(count: int) -> tuple[str, ...]:
     return tuple(sorted(name for name in config.values if not name.startswith(_IRRELEVANT)))
 
 
-def form_of(array: Any) -> tuple[tuple[int, ...], Any, bool, Any]:
+def form_of(array: Any) -> tuple[tuple[int, ...], Any, bool, Hashable]:
     """What a program knows of an array: shape, dtype, whether that is weak, and where it is, if that has been said."""
-    where = array.sharding if getattr(array, "committed", False) else None
+    where = _where(array.sharding) if getattr(array, "committed", False) else None
     return array.shape, array.dtype, getattr(array, "weak_type", False), where
+
+
+def _where(sharding: Any) -> Hashable:
+    """Where an array is: the same for shardings that say the same, as those do that programs get and return."""
+    if len(sharding.device_set) == 1:
+        return next(iter(sharding.device_set)), sharding.memory_kind
+    if not isinstance(sharding, NamedSharding):
+        return sharding
+    several = {name for name, size in sharding.mesh.shape.items() if size > 1}
+    names = [() if axes is None else (axes,) if isinstance(axes, str) else tuple(axes) for axes in sharding.spec]
+    split = [tuple(name for name in axes if name in several) for axes in names]
+    while split and not split[-1]:
+        split.pop()
+    return sharding.mesh, tuple(split), sharding.memory_kind
 
 
 def described(node: Any) -> str:
@@ -236,7 +250,7 @@ def _of_jax(node: Any) -> str | None:
     match node:
         case jax.Array() | np.ndarray():
             shape, dtype, weak, where = form_of(node)
-            return f"{dtype} {shape} {weak} {None if where is None else _placed(where)}"
+            return f"{dtype} {shape} {weak} {described(where)}"
         case jax.Device():
             return f"device {node.platform} {node.device_kind} {node.id}"
         case Mesh() if PARAMETERS not in node.axis_names:
@@ -273,14 +287,6 @@ def _found(thing: Any) -> bool:
         found = getattr(found, part, None)
     # A function of `shoal.compiling.Compiled` is found in its place.
     return found is thing or getattr(found, "__wrapped__", None) is thing
-
-
-def _placed(sharding: Any) -> str:
-    if isinstance(sharding, NamedSharding):
-        return f"{described(sharding.mesh)} {tuple(sharding.spec)} {sharding.memory_kind}"
-    if isinstance(sharding, SingleDeviceSharding):
-        return f"{described(next(iter(sharding.device_set)))} {sharding.memory_kind}"
-    raise Unnamed
 
 
 # Digests that this process knows.
