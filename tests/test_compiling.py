@@ -58,8 +58,8 @@ def test_what_was_compiled_ahead_is_kept_though_nobody_called_it(compile_counter
     double, x = compiling.compiled(lambda x: 2 * x), jnp.ones(3)
     with compiling.background():
         double.ahead(x)
-        (begun,) = compiling._ahead.get().begun.values()
-        begun.result()
+        (begun,) = compiling._background.get().begun.values()
+        begun.future.result()
     with compile_counter:
         np.testing.assert_array_equal(double(x), 2.0)
     assert compile_counter.count == 0
@@ -106,21 +106,22 @@ def test_leaving_drops_what_has_not_begun(two_cores):
     begun = threading.Event()
     try:
         with compiling.background():
-            ahead = compiling._ahead.get()
-            ahead.workers.submit(begun.wait)
-            queued = ahead.workers.submit(lambda: None)
+            workers = compiling._background.get().workers
+            workers.submit(begun.wait)
+            queued = workers.submit(lambda: None)
         assert queued.cancelled()
     finally:
         begun.set()
 
 
-def test_what_waits_for_others_is_compiled_by_the_call(two_cores):
+def test_what_waits_for_others_is_compiled_by_the_call(two_cores, monkeypatch):
     begun = threading.Event()
     double, x = compiling.compiled(lambda x: 2 * x), jnp.ones(3)
     try:
         with compiling.background():
-            compiling._ahead.get().workers.submit(begun.wait)
+            compiling._background.get().workers.submit(begun.wait)
             double.ahead(x)
+            monkeypatch.setattr(double, "_traced", lambda *of: pytest.fail("traced again"))
             np.testing.assert_array_equal(double(x), 2.0)  # though the worker never gets to it
     finally:
         begun.set()
@@ -184,3 +185,20 @@ def test_garbage_is_looked_for_as_before_afterwards(monkeypatch):
         assert gc.get_threshold() == (1000, 10, 10)
     finally:
         gc.set_threshold(*usual)
+
+
+def test_the_operation_that_made_a_nan_is_told():
+    """As JAX tells it of its own programs, where it is asked to."""
+    root = compiling.compiled(lambda x: jnp.sqrt(x) + 1.0)
+    with jax.debug_nans(True), pytest.raises(FloatingPointError, match="sqrt"):
+        root(-jnp.ones(()))
+    assert np.isnan(root(-jnp.ones(())))
+
+
+def test_doubles_are_what_jax_makes_of_them():
+    """Arrays of NumPy and of JAX that are of one dtype there may not be of one here."""
+    negative = compiling.compiled(lambda x: -x)
+    with jax.enable_x64(True):
+        long = jnp.ones(3, jnp.float64)
+    assert negative(np.ones(3)).dtype == np.float32
+    assert negative(long).dtype == np.float64

@@ -15,7 +15,7 @@ pytest.importorskip("filelock")
 pytest.importorskip("platformdirs")
 
 import shoal
-from shoal import compiling, kernels, ready
+from shoal import compiling, drawing, kernels, ready
 from shoal.compile_cache import VARIABLE, kept_programs, place
 from shoal.compiling import Compiled, forget_programs
 from shoal.mesh import Placement
@@ -26,7 +26,6 @@ from shoal.run import _advance, begin, enter, sweeps_as_array
 from shoal.samplers import HMC
 
 BY_HAND = HMC(step_size=0.3, num_steps=5)
-# Of the small ones some are equal to others, and are taken from JAX's cache, as it has them.
 LARGE = {"_advance", "_drawn", "_ensemble_at"}
 ASKED = {"num_chains": 4, "num_samples": 20, "num_warmup": 0, "sampler": BY_HAND, "progress_bar": False}
 
@@ -125,7 +124,7 @@ def test_another_density_of_the_same_form_is_another_program(folder, traced):
 
 def test_a_name_without_the_density_would_give_draws_of_another(folder, traced, monkeypatch):
     """What the test before would miss if it could not fail."""
-    monkeypatch.setattr(ready, "traced_density", lambda target: "any")
+    monkeypatch.setattr(ready.Densities, "digest", lambda self, target: "any")
     first = shoal.sample(model(), **ASKED)
     traced.clear()
     same(first, again(lambda: model(scale=100.0)))
@@ -145,7 +144,8 @@ def named(made=None, kernel=None, chains=4, options=None, dtype=np.float32, tuni
     tuning = kernel.tuning(made.dim, dtype) if tuning is None else tuning
     run = enter(program, begin(program, placement, root_key(0), start, tuning), placement, 10)
     arguments = program, run, sweeps_as_array(1), placement.layout, 10
-    return ready.name_of(function or _advance, options or {}, arguments)
+    with compiling.background():
+        return ready.name_of(function or _advance, options or {}, arguments)
 
 
 def with_constant(values):
@@ -223,7 +223,7 @@ def test_what_is_not_certain_has_no_name(monkeypatch):
     asks_python = shoal.Model(params={"x": shoal.real(3)}, log_density=lambda p: density(p["x"]))
     target = asks_python.target(np.float32)
     with pytest.raises(ready.Unnamed):
-        ready.traced_density(target)
+        ready.Densities().digest(target)
     monkeypatch.setattr(ready, "_IMPORTED", 0.0)  # every file has changed since
     ready._code_version.cache_clear()
     assert named() is None
@@ -242,6 +242,9 @@ def test_a_rule_for_many_chains_has_no_name():
     density.defjvp(lambda x, t: (density(x[0]), 2.0 * x[0] * t[0]))
     made = shoal.Model(params={"x": shoal.real()}, log_density=lambda p: -0.5 * density(p["x"]))
     assert named(made) is None
+    in_gradient = jax.custom_vjp(lambda x: x**2)
+    in_gradient.defvjp(lambda x: (x**2, x), lambda x, t: (2.0 * t * square(x),))
+    assert named(shoal.Model(params={"x": shoal.real()}, log_density=lambda p: -0.5 * in_gradient(p["x"]))) is None
 
 
 def test_parameters_on_several_devices_have_no_name():
@@ -255,7 +258,67 @@ def test_rows_on_several_devices_have_no_name():
     placement = Placement.of(8, 4, jax.devices()[:4], shards=2)
     target, _ = targets_of(made, np.float32, False, placement)
     with pytest.raises(ready.Unnamed):
-        ready.traced_density(target)
+        ready.Densities().digest(target)
+
+
+# -------------------------------------------------------------------------------------------- a density that changes
+
+
+class Changing:
+    """A log density that reads what a user changes: a variable, or an array that is written to."""
+
+    def __init__(self, kind=float):
+        self.centre = np.zeros(3, np.float32) if kind is np.ndarray else 0.0
+        self.model = shoal.Model(
+            params={"x": shoal.real(3)}, log_density=lambda p: -0.5 * jnp.sum((p["x"] - self.centre) ** 2)
+        )
+
+    def sample(self, centre, **more):
+        if isinstance(self.centre, np.ndarray):
+            self.centre[:] = centre
+        else:
+            self.centre = centre
+        return shoal.sample(self.model, **{**ASKED, "num_samples": 400, **more})
+
+
+@pytest.mark.parametrize("kind", [float, np.ndarray])
+@pytest.mark.parametrize("first", [0.0, 5.0])
+def test_a_density_that_has_changed_has_other_programs(folder, first, kind):
+    """Those of another process are what the density was there, and is here."""
+    changing, later = Changing(kind), 5.0 - first
+    changing.sample(first)
+    changing.sample(later, num_chains=8)  # programs of another form
+    forget_programs()
+    assert abs(Changing(kind).sample(first, num_chains=8).draws["x"].mean() - first) < 0.5
+    assert abs(changing.sample(later, num_chains=8).draws["x"].mean() - later) < 0.5
+
+
+def test_what_jax_remembers_of_a_density_is_not_kept(folder, monkeypatch):
+    """It may have traced it for the same tiles before, when it was another."""
+    changing, tiles = Changing(), {"tile": 4, "mesh": {"chains": 1}}
+    monkeypatch.setenv(VARIABLE, "off")
+    changing.sample(5.0, num_chains=8, **tiles)
+    monkeypatch.setenv(VARIABLE, str(folder.parents[1]))
+    changing.sample(0.0, num_chains=16, **tiles)
+    assert files(folder)
+    forget_programs()
+    assert abs(changing.sample(0.0, num_chains=16, **tiles).draws["x"].mean()) < 0.5
+
+
+def test_programs_of_a_density_that_changes_meanwhile_are_not_kept(folder, monkeypatch):
+    changing, compile_phase = Changing(), drawing.compile_phase
+
+    def changed(*of):
+        changing.centre = 1.0
+        return compile_phase(*of)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(drawing, "compile_phase", changed)
+        changing.sample(0.0)
+    assert not folder.exists() or not files(folder)
+    forget_programs()
+    changing.sample(0.0)
+    assert files(folder)
 
 
 # ---------------------------------------------------------------------------------------------------------- the folder
@@ -276,6 +339,20 @@ def test_what_is_damaged_is_compiled_again(folder, traced, harm):
     traced.clear()
     same(first, again())
     assert set(traced) >= LARGE
+    traced.clear()
+    same(first, again())
+    assert not LARGE & set(traced)  # they were kept again
+
+
+def test_what_is_lost_is_kept_again(folder, traced):
+    """Though JAX's cache may have it."""
+    first = shoal.sample(model(), **ASKED)
+    for file in files(folder):
+        file.unlink()
+    again()
+    traced.clear()
+    same(first, again())
+    assert not LARGE & set(traced)
 
 
 def test_what_a_killed_process_had_begun_is_deleted(folder):
@@ -317,7 +394,7 @@ def test_a_folder_that_cannot_be_written_to_stops_nothing(folder, monkeypatch):
 
 
 def test_what_is_not_kept_is_not_named(monkeypatch):
-    monkeypatch.setattr(ready, "_digest_of", lambda target: pytest.fail("named"))
+    monkeypatch.setattr(ready.Densities, "digest", lambda self, target: pytest.fail("named"))
     shoal.sample(model(), **ASKED)  # the tests keep no programs
 
 

@@ -1,6 +1,7 @@
 """Many-chain Markov chain Monte Carlo on accelerators."""
 
 from importlib import import_module
+from time import time as _now
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -42,6 +43,8 @@ if TYPE_CHECKING:
     from shoal.until import Until as Until
 
 __version__ = "0.1.0"
+# When: the files may change later.
+__imported__ = _now()
 
 # Rooms that are public as such.
 _ROOMS = ("examples", "glm")

@@ -3,8 +3,10 @@
 import contextlib
 import ctypes
 import gc
+import os
 import threading
 import warnings
+from collections import deque
 from collections.abc import Callable, Hashable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextvars import ContextVar
@@ -14,14 +16,13 @@ from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
-import jax.monitoring
 from jax.core import Tracer
 from jax.typing import DTypeLike
 from jaxtyping import PyTree
 
 from shoal.compile_cache import ready_folder
 from shoal.cores import cores
-from shoal.ready import DENSITIES, Placeholder, Ready, form_of, keep, load, name_of, settings
+from shoal.ready import Densities, Placeholder, Ready, densities, form_of, keep, load, name_of, settings
 from shoal.target import Target
 from shoal.traced import scatters
 
@@ -49,7 +50,7 @@ OBJECTS = 50_000
 _COLLECTING = threading.Lock()
 
 _deterministic: ContextVar[bool] = ContextVar("deterministic", default=True)
-_ahead: ContextVar["_Ahead | None"] = ContextVar("ahead", default=None)
+_background: ContextVar["_Background | None"] = ContextVar("background", default=None)
 
 
 @contextlib.contextmanager
@@ -79,17 +80,29 @@ def launching() -> contextlib.AbstractContextManager[Any]:
 
 @contextlib.contextmanager
 def background() -> Iterator[None]:
-    """Let programs be compiled on other cores meanwhile (`Compiled.ahead`), if there are any."""
-    if cores() == 1:
-        yield
-        return
-    ahead = _Ahead(ThreadPoolExecutor(cores() - 1, thread_name_prefix="shoal-compile"), {})
-    token = _ahead.set(ahead)
+    """Let programs be compiled on other cores meanwhile (`Compiled.ahead`), if there are any, and kept for later."""
+    workers = ThreadPoolExecutor(cores() - 1, thread_name_prefix="shoal-compile") if cores() > 1 else None
+    tokens = _background.set(_Background(workers, {}, deque())), densities.set(Densities())
     try:
         yield
+        keep_compiled()
     finally:
-        _ahead.reset(token)
-        ahead.workers.shutdown(wait=False, cancel_futures=True)
+        _background.reset(tokens[0])
+        densities.reset(tokens[1])
+        if workers is not None:
+            workers.shutdown(wait=False, cancel_futures=True)
+
+
+def keep_compiled() -> None:
+    """Keep the programs that have been compiled so far for later processes."""
+    known, running = densities.get(), _background.get()
+    if known is None or running is None or not running.unkept:
+        return
+    changed = known.have_changed()
+    while running.unkept:
+        program = running.unkept.popleft()
+        if not changed:
+            keep(*program)
 
 
 @contextlib.contextmanager
@@ -107,11 +120,19 @@ def collecting_seldom() -> Iterator[None]:
                 gc.set_threshold(*before)
 
 
-class _Ahead(NamedTuple):
-    """What is compiled on other cores: by whom, and by what it is for."""
+class _Begun(NamedTuple):
+    """A program that is compiled on another core, or will be; whoever needs it before that finishes it."""
 
-    workers: ThreadPoolExecutor
-    begun: dict[Hashable, Future[Ready | None]]
+    future: Future[Ready | None]
+    finish: Callable[[], Ready | None]
+
+
+class _Background(NamedTuple):
+    """What is compiled on other cores: by whom, and by what it is for; and what has been and is to be kept."""
+
+    workers: ThreadPoolExecutor | None
+    begun: dict[Hashable, _Begun]
+    unkept: deque[tuple[Path, Any, PyTree]]
 
 
 class Compiled[**P, R]:
@@ -130,14 +151,21 @@ class Compiled[**P, R]:
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
         if _runs_in_python((args, kwargs)):
             return self._function(*args, **kwargs)
-        ahead, form = _ahead.get(), self._form(args, kwargs)
-        begun = None if ahead is None else ahead.begun.pop(form, None)
-        # What has not begun is not waited for; what went wrong there goes wrong in the call below.
-        if begun is not None and not begun.cancel():
-            with contextlib.suppress(Exception):
-                begun.result()
+        if _looks_for_nan():
+            # equinox hands what it does not know on to jax.jit, which its types do not say.
+            program: Any = eqx.filter_jit(self._function, compiler_options=self._options())  # pyright: ignore
+            return program(*args, **kwargs)
+        running, form = _background.get(), self._form(args, kwargs)
+        begun = None if running is None else running.begun.pop(form, None)
+        finish = None
+        if begun is not None and begun.future.cancel():
+            finish = begun.finish  # what has not begun is not waited for
+        elif begun is not None:
+            with contextlib.suppress(Exception):  # what went wrong there goes wrong below
+                begun.future.result()
         with _LAUNCHES, collecting_seldom():
-            program = _PROGRAMS.get(form) or self._begun(args, kwargs)() or self._anew(args, kwargs)()
+            program = _PROGRAMS.get(form) or (finish or self._begun(args, kwargs))()
+            program = program or self._anew(args, kwargs, self._path(args, kwargs))()
             return _remember(form, program)(_arrays((args, kwargs)))
 
     def ahead(self, *args: P.args, **kwargs: P.kwargs) -> None:
@@ -145,14 +173,15 @@ class Compiled[**P, R]:
 
         Nothing is done where no other core is to be used (`background`).
         """
-        ahead = _ahead.get()
-        if ahead is None or _runs_in_python((args, kwargs)):
+        running = _background.get()
+        if running is None or running.workers is None or _runs_in_python((args, kwargs)):
             return
         form = self._form(args, kwargs)
-        if form not in ahead.begun and form not in _PROGRAMS:
+        if form not in running.begun and form not in _PROGRAMS:
             # Tracing is Python's and stays in this thread, with its settings; XLA's part does not hold Python up.
-            begun = self._begun(args, kwargs)
-            ahead.begun[form] = ahead.workers.submit(lambda: _remember(form, begun()))
+            finish = self._begun(args, kwargs)
+            future = running.workers.submit(lambda: _remember(form, finish()))
+            running.begun[form] = _Begun(future, finish)
 
     def lower(self, *args: P.args, **kwargs: P.kwargs) -> Any:
         """The program for arguments such as these, from arrays to a list of arrays, traced and not compiled."""
@@ -161,25 +190,31 @@ class Compiled[**P, R]:
     def _begun(self, args: Any, kwargs: Any) -> Callable[[], Ready | None]:
         """What is left to do for a program after this thread's part; None comes of it where a kept one is damaged."""
         path = self._path(args, kwargs)
-        return partial(load, path) if path is not None and path.exists() else self._anew(args, kwargs)
+        return partial(load, path) if path is not None and path.exists() else self._anew(args, kwargs, path)
 
     def _path(self, args: Any, kwargs: Any) -> Path | None:
         """Where the program is kept as it runs, or would be; None where it is not to be."""
-        folder = ready_folder()
+        folder = None if densities.get() is None else ready_folder()
         name = None if folder is None else name_of(self._function, self._options(), (args, kwargs))
         return None if folder is None or name is None else folder / name
 
-    def _anew(self, args: Any, kwargs: Any) -> Callable[[], Ready]:
-        """As `_begun`, of a program that is traced, and then kept."""
-        path = self._path(args, kwargs)
-        traced, made = self._traced(args, kwargs, "" if path is None else f"_{path.name[:12]}")
+    def _anew(self, args: Any, kwargs: Any, path: Path | None) -> Callable[[], Ready]:
+        """As `_begun`, of a program that is traced, and is to be kept there."""
+        known, running = densities.get(), _background.get()
+        if path is None or known is None or running is None:
+            traced, made = self._traced(args, kwargs)
+            return lambda: Ready(traced.compile(), made)
+        args, kwargs = jax.tree.map(
+            lambda node: known.anew(node) if isinstance(node, Target) else node,
+            (args, kwargs),
+            is_leaf=lambda node: isinstance(node, Target),
+        )
+        # XLA writes down no more than a part of what it has itself read from JAX's cache: there it is not to be found.
+        traced, made = self._traced(args, kwargs, f"_{os.urandom(6).hex()}")
 
         def compiled() -> Ready:
-            before = _compiled_here()
             program = traced.compile()
-            # XLA writes down no more than a part of what it has itself read from JAX's cache.
-            if path is not None and _compiled_here() > before:
-                keep(path, program, made)
+            running.unkept.append((path, program, made))
             return Ready(program, made)
 
         return compiled
@@ -228,22 +263,7 @@ def forget_programs() -> None:
     """Free all programs of this process, and what JAX remembers."""
     with _REMEMBERING:
         _PROGRAMS.clear()
-        DENSITIES.clear()
     jax.clear_caches()
-
-
-def _compiled_here() -> int:
-    """How many programs this thread has compiled for JAX's cache, in which they were not."""
-    return getattr(_misses, "count", 0)
-
-
-def _count_misses(event: str, **_: Any) -> None:
-    if event == "/jax/compilation_cache/cache_misses":
-        _misses.count = _compiled_here() + 1
-
-
-_misses = threading.local()
-jax.monitoring.register_event_listener(_count_misses)
 
 
 def _remember[Made: Ready | None](form: Hashable, program: Made) -> Made:
@@ -261,6 +281,12 @@ def _runs_in_python(arguments: Any) -> bool:
     """Whether nothing is to be compiled: JAX is told so, or is tracing what calls it."""
     config: Any = jax.config
     return config.jax_disable_jit or any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(arguments))
+
+
+def _looks_for_nan() -> bool:
+    """Whether JAX is to say which operation made a NaN: of what was compiled ahead of time it does not know."""
+    config: Any = jax.config
+    return config.jax_debug_nans or config.jax_debug_infs
 
 
 def _arrays(arguments: Any) -> list[jax.Array]:

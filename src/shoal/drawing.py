@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import equinox as eqx
 import numpy as np
 
-from shoal.compiling import give_back
+from shoal.compiling import give_back, keep_compiled
 from shoal.deciding import Decision, Sink, centre
 from shoal.diagnostics.findings import Finding
 from shoal.paths import by_path
@@ -56,6 +56,7 @@ def sampled(session: Session, settings: dict[str, Any]) -> Result:
     with session.changing:
         draws, phase, looks = _opened(session, header, Phase(run))
     compile_phase(sampling, phase.run, session.placement, capacity)
+    keep_compiled()
     if request.folded:
         give_back()
     compiled = session.seconds + warm.compile_seconds + time.perf_counter() - began

@@ -3,8 +3,10 @@
 An executable is found by a name: a digest of Shoal's own code, of JAX, its settings and the compiler's, of what the
 program is asked to be, and of the log density that it has in it, as JAX traces that. So equal names are equal programs.
 What cannot be named for certain has none, and is traced: a sampler that is not Shoal's, data or parameters that are
-split over devices, a model that calls back to Python. JAX's own cache knows a program by the same name, so that what is
-not here is not there either: XLA writes down only a part of what it has itself read from that cache.
+split over devices, a model that calls back to Python.
+
+A log density may read what can change, such as a variable of a notebook. So a run traces it anew, whatever JAX
+remembers of it, and its programs are kept when it still is what it was at first (`Densities`).
 """
 
 import contextlib
@@ -13,10 +15,12 @@ import hashlib
 import os
 import pickle
 import platform
+import stat
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from contextvars import ContextVar
 from functools import cache
 from pathlib import Path
 from types import FunctionType
@@ -30,6 +34,7 @@ from jax.experimental import serialize_executable
 from jax.sharding import Mesh, NamedSharding
 from jaxtyping import PyTree
 
+from shoal import __imported__
 from shoal.target import PARAMETERS, Target, is_sharded
 from shoal.traced import equations
 
@@ -47,8 +52,8 @@ _IRRELEVANT = (
     "jax_debug_log",
     "jax_compiler_detailed_log",
 )
-# When Shoal was imported. A file that has changed since, or in so many seconds before, may not be what was imported.
-_IMPORTED, SETTLED_SECONDS = time.time(), 10.0
+# A file of Shoal that has changed since that was imported, or in so many seconds before, may not be what was imported.
+_IMPORTED, SETTLED_SECONDS = __imported__, 10.0
 # Backends on which it has been tried.
 BACKENDS = ("cpu",)
 
@@ -99,11 +104,11 @@ def name_of(function: Callable[..., Any], options: Mapping[str, Any], arguments:
 
 
 def load(path: Path) -> Ready | None:
-    """The program that is kept there, or None where there is none that is whole."""
+    """The program that is kept there, or None where there is none that is whole; a new one then takes its place."""
     try:
         kept = path.read_bytes()
         if hashlib.sha256(kept[32:]).digest() != kept[:32]:
-            raise ValueError("damaged")
+            return None
         payload, inputs, outputs, devices, made = pickle.loads(kept[32:])
         known = {device.id: device for device in jax.devices()}
         run = serialize_executable.deserialize_and_load(
@@ -113,8 +118,6 @@ def load(path: Path) -> Ready | None:
             execution_devices=[known[number] for number in devices],
         )
     except Exception:  # whatever is wrong with it, the program is compiled
-        with contextlib.suppress(OSError):
-            path.unlink()
         return None
     with contextlib.suppress(OSError):
         os.utime(path)
@@ -152,7 +155,7 @@ def _make_room(folder: Path, size: int) -> None:
             facts = file.stat()
             if file.suffix == UNFINISHED and facts.st_mtime < time.time() - UNFINISHED_SECONDS:
                 file.unlink()
-            else:
+            elif stat.S_ISREG(facts.st_mode):
                 there.append((facts.st_mtime, facts.st_size, file))
     left = size + sum(own for _, own, _ in there)
     for _, own, file in sorted(there):
@@ -187,17 +190,19 @@ def _code_version() -> str:
         if max(facts.st_mtime, facts.st_ctime) > _IMPORTED - SETTLED_SECONDS:
             raise Unnamed
         code.update(path.relative_to(root).as_posix().encode() + b"\0" + path.read_bytes() + b"\0")
-    return f"{code.hexdigest()} {jax.__version__} {eqx.__version__} {platform.python_version()}"
+    return f"{code.hexdigest()} {jax.__version__} {eqx.__version__} {np.__version__} {platform.python_version()}"
 
 
 def settings() -> tuple[tuple[str, Any], ...]:
     """JAX's, as they are for this thread."""
     config: Any = jax.config
-    return tuple((name, getattr(config, name, config.values.get(name))) for name in _names(len(config.values)))
+    usual = config.values  # a copy
+    return tuple((name, getattr(config, name, usual.get(name))) for name in _relevant(len(usual)))
 
 
 @cache
-def _names(count: int) -> tuple[str, ...]:
+def _relevant(known: int) -> tuple[str, ...]:
+    """The names of the settings that matter, looked up again when JAX knows more of them than so many."""
     config: Any = jax.config
     return tuple(sorted(name for name in config.values if not name.startswith(_IRRELEVANT)))
 
@@ -205,7 +210,8 @@ def _names(count: int) -> tuple[str, ...]:
 def form_of(array: Any) -> tuple[tuple[int, ...], Any, bool, Hashable]:
     """What a program knows of an array: shape, dtype, whether that is weak, and where it is, if that has been said."""
     where = _where(array.sharding) if getattr(array, "committed", False) else None
-    return array.shape, array.dtype, getattr(array, "weak_type", False), where
+    dtype = array.dtype if isinstance(array, jax.Array) else jax.dtypes.canonicalize_dtype(array.dtype)
+    return array.shape, dtype, getattr(array, "weak_type", False), where
 
 
 def _where(sharding: Any) -> Hashable:
@@ -261,7 +267,10 @@ def _of_jax(node: Any) -> str | None:
 def _tree(node: Any) -> str | None:
     kind = type(node)
     if kind is Target:
-        return f"target {traced_density(node)} {_all((node.dim, node.data, node.in_double))}"
+        known = densities.get()
+        if known is None:
+            raise Unnamed
+        return f"target {known.digest(node)} {_all((node.dim, node.data, node.in_double))}"
     if kind is dict and all(type(key) is str for key in node):
         return "{" + ", ".join(f"{key!r}: {described(node[key])}" for key in sorted(node)) + "}"
     if kind in (tuple, list) or (_is_own(kind) and isinstance(node, tuple) and _found(kind)):
@@ -289,48 +298,84 @@ def _found(thing: Any) -> bool:
     return found is thing or getattr(found, "__wrapped__", None) is thing
 
 
-# Digests that this process knows.
-DENSITIES: dict[Hashable, str] = {}
-MOST_DENSITIES = 64
+class Densities:
+    """The log densities of a run, each traced anew, so that a name says what is in the programs that have it."""
+
+    def __init__(self) -> None:
+        self._anew: dict[Hashable, Target] = {}
+        self._digests: dict[Hashable, tuple[Target, str | None]] = {}
+
+    def anew(self, target: Target) -> Target:
+        """The same target, for JAX one that it has not traced before this run."""
+        functions = target.log_density, target.constrain
+        if functions not in self._anew:
+            self._anew[functions] = _renewed(target)
+        there = self._anew[functions]
+        return dataclasses.replace(target, log_density=there.log_density, constrain=there.constrain)
+
+    def digest(self, target: Target) -> str:
+        """A digest of all that programs compute of a target: values, gradients, and the way to the user's supports.
+
+        Raises:
+            Unnamed: it is more than arrays to arrays, or cannot be traced by itself.
+        """
+        if any(is_sharded(leaf) for leaf in jax.tree.leaves((target.data, target.in_double), is_leaf=is_sharded)):
+            raise Unnamed
+        shapes = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), target)
+        leaves, structure = jax.tree.flatten(shapes)
+        key = structure, tuple(map(str, leaves)), settings()
+        if key not in self._digests:
+            self._digests[key] = shapes, _digest_of(self.anew(shapes))
+        _, digest = self._digests[key]
+        if digest is None:
+            raise Unnamed
+        return digest
+
+    def have_changed(self) -> bool:
+        """Whether some log density is not any more what it was when it got its digest."""
+        return any(_digest_of(_renewed(shapes)) != digest for shapes, digest in self._digests.values())
 
 
-def traced_density(target: Target) -> str:
-    """A digest of all that programs compute of a target: values, gradients, and the way to the user's supports.
-
-    Raises:
-        Unnamed: it is more than arrays to arrays, or cannot be traced by itself.
-    """
-    if any(is_sharded(leaf) for leaf in jax.tree.leaves((target.data, target.in_double), is_leaf=is_sharded)):
-        raise Unnamed
-    shapes = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), target)
-    leaves, structure = jax.tree.flatten(shapes)
-    known = structure, tuple(map(str, leaves)), settings()
-    if known not in DENSITIES:
-        if len(DENSITIES) >= MOST_DENSITIES:
-            DENSITIES.clear()
-        try:
-            DENSITIES[known] = _digest_of(shapes)
-        except Exception as error:
-            raise Unnamed from error
-    return DENSITIES[known]
+# Those of the run that goes on in this thread; without one nothing is named.
+densities: ContextVar[Densities | None] = ContextVar("densities", default=None)
 
 
-def _digest_of(target: Target) -> str:
+def _renewed(target: Target) -> Target:
+    log_density, constrain = target.log_density, target.constrain
+    return dataclasses.replace(
+        target,
+        log_density=lambda position, data: log_density(position, data),
+        constrain=lambda position, data: constrain(position, data),
+    )
+
+
+def _digest_of(target: Target) -> str | None:
     def everything(position: jax.Array, target: Target) -> Any:
         log_density, gradient = target(position)
         values = target.constrained(position), target.of_model(log_density, position)
         return log_density, gradient, target.gradient(position), values
 
     digest = hashlib.sha256()
-    for dtype in (jnp.float32, jnp.float64)[: 1 + jax.config.jax_enable_x64]:
-        position = jax.ShapeDtypeStruct((2, target.dim), dtype)
-        for of_one in (target.log_density, target.constrain):
-            traced = jax.make_jaxpr(of_one)(jax.ShapeDtypeStruct((target.dim,), dtype), target.data)
-            if any("custom_vmap" in equation.primitive.name for equation, _ in equations(traced.jaxpr)):
-                raise Unnamed  # its own rule for many chains may depend on their number
-        # Arguments that are not used are kept: which of the data are is a part of it.
-        text = str(jax.jit(everything, keep_unused=True).lower(position, target).compiler_ir("stablehlo"))
-        if "callback" in text:
-            raise Unnamed
-        digest.update(text.encode())
+    try:
+        for dtype in (jnp.float32, jnp.float64)[: 1 + jax.config.jax_enable_x64]:
+            if _has_rule_for_many(target, dtype):
+                return None
+            position = jax.ShapeDtypeStruct((2, target.dim), dtype)
+            # Arguments that are not used are kept: which of the data are is a part of it.
+            text = str(jax.jit(everything, keep_unused=True).lower(position, target).compiler_ir("stablehlo"))
+            if "callback" in text:
+                return None
+            digest.update(text.encode())
+    except Exception:  # the model needs more than its arguments, such as the mesh of a run
+        return None
     return digest.hexdigest()
+
+
+def _has_rule_for_many(target: Target, dtype: Any) -> bool:
+    """Whether it says itself how it is computed for many chains: that may depend on their number."""
+    position = jax.ShapeDtypeStruct((target.dim,), dtype)
+    for of_one in (target.log_density, jax.grad(target.log_density), target.constrain):
+        traced = jax.make_jaxpr(of_one)(position, target.data)
+        if any("custom_vmap" in equation.primitive.name for equation, _ in equations(traced.jaxpr)):
+            return True
+    return False
