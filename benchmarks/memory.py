@@ -1,17 +1,19 @@
 """Whether the memory of a run grows with its length: resident bytes of runs of different lengths.
 
-    python benchmarks/memory.py [--draws 1000 20000] [--moments 250 2500] [--out benchmarks/results/memory.json]
+    python benchmarks/memory.py [--rounds 3] [--draws 1000 20000] [--moments 250 2500]
+        [--out benchmarks/results/memory.json]
 
 A normal distribution of 61 coordinates, one leapfrog step for a draw: next to nothing is computed. 512 chains write
 their draws to disk as fast as it can take them, 125 kB each. 4,096 chains keep moments (keep="moments"), with and
 without a directory; a draw of theirs is a megabyte. Every run is a process of its own, which ends when it has sampled,
 those with moments when they have been judged and summarised. Linux keeps the most that it had in memory meanwhile; the
-picture, a PNG beside the figures, shows what it has ten times a second. The programs of runs with moments come from the
-cache.
+picture, a PNG beside the figures, shows what it has ten times a second. Programs come from the cache, which short runs
+fill first. What is the most depends on how buffers come to lie side by side: medians of some rounds are compared.
 """
 
 import argparse
 import json
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -127,26 +129,30 @@ def in_gigabytes(run: dict[str, Any]) -> tuple[list[float], list[float]]:
 def main() -> None:
     """Measure, print, write."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--draws", type=int, nargs="+", default=[1000, 20_000])
     parser.add_argument("--moments", type=int, nargs="+", default=[250, 2500])
     parser.add_argument("--out", type=Path)
     arguments = parser.parse_args()
     runs, moments = [], []
     with tempfile.TemporaryDirectory() as folder:
-        for number, draws in enumerate(arguments.draws):
-            runs.append(measured(CHAINS, draws, Path(folder) / f"all-{number}"))
-        measured(MANY_CHAINS, 20, None, keep="moments")  # fills the cache of compiled programs
+        measured(CHAINS, 20, Path(folder) / "first")
+        for number in range(arguments.rounds):
+            for draws in arguments.draws:
+                runs.append(measured(CHAINS, draws, Path(folder) / f"all-{number}-{draws}"))
+        measured(MANY_CHAINS, 20, None, keep="moments")
         for number, draws in enumerate(arguments.moments):
             moments.append(measured(MANY_CHAINS, draws, None, keep="moments"))
             moments.append(measured(MANY_CHAINS, draws, Path(folder) / f"moments-{number}", keep="moments"))
-    first, last = (run["most"]["sampling"] for run in (runs[0], runs[-1]))
+    sampling = lambda draws: statistics.median(run["most"]["sampling"] for run in runs if run["draws"] == draws)
+    first, last = sampling(arguments.draws[0]), sampling(arguments.draws[-1])
     print(f"while sampling, {last / first:.3f} times as much for {arguments.draws[-1] / arguments.draws[0]:g} times")
     print(f"moments: at most {max(map(beyond_import, moments)) / 1e6:.0f} MB above the import")
     if arguments.out:
         found = {"chains": CHAINS, "dim": DIM, "runs": runs, "moments": moments}
         found["versions"] = {name: version(name) for name in ("jax", "zarr", "numpy")}
         arguments.out.write_text(json.dumps(found) + "\n")
-        picture(runs, moments, arguments.out.with_suffix(".png"))
+        picture(runs[: len(arguments.draws)], moments, arguments.out.with_suffix(".png"))
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ import contextlib
 import signal
 import threading
 import time
+import weakref
 
 import jax.numpy as jnp
 import numpy as np
@@ -213,6 +214,23 @@ def test_a_chunk_does_not_hold_the_buffer_that_it_is_a_part_of(monkeypatch):
         assert not np.shares_memory(array, buffer)
         assert array.shape == (4, count)
         assert array.flags.c_contiguous
+
+
+def test_the_buffer_is_free_while_what_was_in_it_is_written(monkeypatch):
+    draws, let_go, alive = MemoryDraws(60, header(4)), threading.Event(), []
+
+    def look(self, values, *rest):
+        let_go.wait(10)
+        alive.append(buffer() is not None)
+
+    monkeypatch.setattr(MemoryDraws, "append", look)
+    sink, made = BackgroundDraws(draws), np.zeros((4, 3))
+    buffer = weakref.ref(made)
+    sink.append({"x": made}, {"lp": made}, None)
+    del made
+    let_go.set()
+    sink.settle()
+    assert alive == [False]
 
 
 # Variables that are larger than memory

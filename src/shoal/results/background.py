@@ -33,7 +33,7 @@ class BackgroundDraws:
             changing: held while a chunk is written.
         """
         self._draws, self._changing = draws, changing or contextlib.nullcontext()
-        self._queue: queue.Queue[tuple[Any, Any, Archive | None] | None] = queue.Queue(MOST_WAITING)
+        self._queue: queue.Queue[list[Any] | None] = queue.Queue(MOST_WAITING)
         self._failure: BaseException | None = None
         self._abandoned = False
         self._thread = threading.Thread(target=self._write, name="shoal-writer", daemon=True)
@@ -56,7 +56,7 @@ class BackgroundDraws:
             Exception: what went wrong with an earlier chunk. Those after it are not written.
         """
         self._check()
-        self._queue.put((values, stats, state))
+        self._queue.put([values, stats, state])
 
     def drain(self) -> None:
         """Wait until all is written that has come so far, or has failed."""
@@ -101,14 +101,15 @@ class BackgroundDraws:
                 if chunk is None or self._abandoned:
                     return
                 if self._failure is None:
-                    self._append(*chunk)
+                    self._append(chunk)
             except BaseException as failure:
                 self._failure = failure
             finally:
                 self._queue.task_done()
 
-    def _append(self, values: Mapping[str, np.ndarray], stats: Mapping[str, np.ndarray], state: Archive | None) -> None:
-        # Copies: what came is a part of a larger buffer, which is free when they are made.
+    def _append(self, chunk: list[Any]) -> None:
+        # Copies: what came is a part of a larger buffer, which is free when nobody holds what was cut out of it.
         copied = lambda kind: {name: np.array(array, order="C") for name, array in kind.items()}
+        state, stats, values = chunk.pop(), copied(chunk.pop()), copied(chunk.pop())
         with self._changing:
-            self._draws.append(copied(values), copied(stats), state)
+            self._draws.append(values, stats, state)
