@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from shoal.until import Until as Until
 
 __version__ = "0.1.0"
-# When: the files may change later.
+# In seconds since the epoch: the files of what has been imported may change later.
 __imported__ = _now()
 
 # Rooms that are public as such.

@@ -153,7 +153,7 @@ class Compiled[**P, R]:
             return self._function(*args, **kwargs)
         if _looks_for_nan():
             # equinox hands what it does not know on to jax.jit, which its types do not say.
-            program: Any = eqx.filter_jit(self._function, compiler_options=self._options())  # pyright: ignore
+            program: Any = eqx.filter_jit(self._function, compiler_options=self._options())  # pyright: ignore[reportCallIssue]
             return program(*args, **kwargs)
         running, form = _background.get(), self._form(args, kwargs)
         begun = None if running is None else running.begun.pop(form, None)
