@@ -7,6 +7,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.sharding import NamedSharding
+from jax.sharding import PartitionSpec as P
 
 import shoal
 from shoal import kernels
@@ -143,6 +145,26 @@ def test_few_chains_in_the_rows_of_many_draw_the_same(devices):
 
     alone = warmed_and_sampled(Placement.of(48, 32, jax.devices()[:1]))
     assert_bitwise_equal(warmed_and_sampled(few), alone)
+
+
+@pytest.mark.parametrize("draws", [slice(0, 5), slice(2, 9, 3), slice(4, 4)])
+@pytest.mark.parametrize(
+    ("placement", "spec"),
+    [
+        (Placement.of(128, 32, jax.devices()[:1]), P()),
+        (Placement.of(100, 32, jax.devices()[:2]), P(None, "chains")),
+        (Placement.of(128, 32, jax.devices()[:2]).part(40), P(None, "chains")),  # some rows between them are of none
+        (Placement.of(64, 32, jax.devices()[:4], shards=2), P(None, "chains")),
+        (Placement.of(64, 32, jax.devices()[:4], parts=2), P(None, "chains", "parameters")),
+    ],
+    ids=["one device", "padded", "part", "copies", "parameters"],
+)
+def test_what_is_kept_comes_to_the_host(placement, spec, draws):
+    kept = np.random.default_rng(0).normal(size=(12, placement.num_padded, 6)).astype(np.float32)
+    found = placement.fetched(jax.device_put(kept, NamedSharding(placement.layout.mesh, spec)), draws)
+    np.testing.assert_array_equal(found, kept[draws][:, placement.rows].swapaxes(0, 1))
+    assert found.flags.c_contiguous
+    assert found.base is None, "it holds more than the chains"
 
 
 def test_a_few_among_very_many_have_rows_of_their_own():

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from shoal.diagnostics.findings import Finding
+from shoal.results.archive import Archive
 from shoal.results.draws import Header, MemoryDraws
 from shoal.results.result import Timing
 from shoal.results.store import check_new, load, save
@@ -40,6 +41,32 @@ def same(a, b) -> None:
         assert a[name].dtype == b[name].dtype, name
         assert a[name].shape == b[name].shape, name
         assert np.ascontiguousarray(a[name]).tobytes() == np.ascontiguousarray(b[name]).tobytes(), name
+
+
+@pytest.mark.parametrize("sizes", [[3, 1, 9, 2], [10, 10, 10], [25, 4]])
+def test_chunks_that_waited_are_written_file_by_file(tmp_path, monkeypatch, sizes):
+    """Zarr copies all that it is given: no more than a file at once."""
+    import zarr
+
+    monkeypatch.setattr("shoal.results.zarr_draws.FILE_BYTES", 8 * 3 * 4 * 4)  # of "beta": four draws
+    most, given = [], zarr.Array.__setitem__
+
+    def write(self, where, value):
+        if self.basename == "beta":
+            most.append(np.shape(value)[1])
+        given(self, where, value)
+
+    monkeypatch.setattr(zarr.Array, "__setitem__", write)
+    (tmp_path / "run" / "checkpoints").mkdir(parents=True)
+    draws, same_draws = ZarrDraws(tmp_path / "run", 40, HEADER), MemoryDraws(40, HEADER)
+    for values, stats in chunks(5, sizes):
+        draws.append(values, stats, Archive({}, {"whole": True}))
+        same_draws.append(values, stats)
+    assert not most, "the chunks do not wait"
+    draws.flush()
+    assert max(most) <= 4
+    same({name: draws.draws[name] for name in draws.draws}, same_draws.draws)
+    same({name: draws.sample_stats[name] for name in draws.sample_stats}, same_draws.sample_stats)
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])

@@ -179,6 +179,7 @@ def _drawn(session: Session, phase: Phase, draws: Sink, decision: Decision) -> D
                     known = [*_from(known, sink.committed), (done // thinning, told)]
                     session.stop.something = True
                 session.tell(told, values)
+                del chunk, values, stats  # or there would be room for another one of them
                 if session.stop.pause.wanted:
                     sink.drain()
                 if decision.ends(done, draws, sink.drain, told):

@@ -150,6 +150,23 @@ class Placement:
         where = jax.tree.map(lambda spec: NamedSharding(self.layout.mesh, spec), specs, is_leaf=is_spec)
         return eqx.combine(jax.device_put(arrays, where), rest)
 
+    def fetched(self, leaf: Array, draws: slice) -> np.ndarray:
+        """What a device has kept of draws `[draw, row, *shape]`, on the host, `[chain, draw, *shape]`.
+
+        It is copied once, from each device to its place: what the devices have can be free, and nothing of it is held.
+
+        Args:
+            leaf: what was kept.
+            draws: which of them.
+        """
+        count = len(range(*draws.indices(leaf.shape[0])))
+        every = np.empty((leaf.shape[1], count, *leaf.shape[2:]), leaf.dtype)
+        for shard in leaf.addressable_shards:
+            if shard.replica_id == 0:
+                _, row, *rest = shard.index
+                every[(row, slice(None), *rest)] = np.asarray(shard.data)[draws].swapaxes(0, 1)
+        return every if len(every) == self.num_chains else every.take(np.arange(len(every))[self.rows], axis=0)
+
     def spread(self, target: Target) -> Target:
         """The same log density with its data where they belong: copies, or shards of rows.
 

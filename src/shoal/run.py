@@ -330,6 +330,7 @@ def drive(
         draws = min(sweeps * per_sweep, length - done)
         done += draws
         yield Chunk(run, kept, draws, done, seconds)
+        del kept  # free while the next is made, where nobody else holds it
         wanted = max(1, min(4 * wanted, int(sweeps * CHUNK_SECONDS / max(seconds, 1e-6))))
 
 

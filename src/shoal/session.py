@@ -206,10 +206,10 @@ class Session:
 
     def on_host(self, chunk: Chunk) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
         """What is kept of a chunk, `[chain, draw, *shape]`, without the chains that fill up a tile."""
-        chains, thinning = self.placement.rows, self.request.thinning
+        thinning = self.request.thinning
         first = thinning - 1 - (chunk.done - chunk.draws) % thinning
         draws = slice(first, chunk.draws, thinning)
-        arrays = jax.tree.map(lambda leaf: np.asarray(leaf)[draws, chains].swapaxes(0, 1), chunk.kept)
+        arrays = jax.tree.map(lambda leaf: self.placement.fetched(leaf, draws), chunk.kept)
         return arrays["values"], arrays["stats"]
 
     def told(self, phase: str, program: Program, run: Run, done: int, total: int, seconds: float) -> Told:

@@ -108,8 +108,8 @@ class BackgroundDraws:
                 self._queue.task_done()
 
     def _append(self, chunk: list[Any]) -> None:
-        # Copies: what came is a part of a larger buffer, which is free when nobody holds what was cut out of it.
-        copied = lambda kind: {name: np.array(array, order="C") for name, array in kind.items()}
-        state, stats, values = chunk.pop(), copied(chunk.pop()), copied(chunk.pop())
+        # A part of a larger buffer is copied: that is free when nobody holds what was cut out of it.
+        own = lambda array: array if array.base is None and array.flags.c_contiguous else np.array(array, order="C")
+        state, stats, values = chunk.pop(), *({name: own(a) for name, a in chunk.pop().items()} for _ in range(2))
         with self._changing:
             self._draws.append(values, stats, state)

@@ -149,7 +149,7 @@ class ZarrFolds(ZarrDraws):
         part = Part(0, self.committed, {}, {})
         state = Archive(self._state.arrays | arrays, self._state.facts | {_FOLDS: self._folds.facts})
         self._journal.write(part, state)
-        self._store(part)
+        self._store([part])
         self._journal.prune(self._stored)
         self._stored_at = time.monotonic()
         took = zarr_draws.PATIENCE * (self._stored_at - began) if zarr_draws.STORED_EVERY else 0.0

@@ -8,6 +8,7 @@ Names with "/" would make groups of groups. Their arrays have a plain name, and 
 """
 
 import datetime
+import itertools
 import os
 import time
 from collections.abc import Mapping, Sequence
@@ -118,7 +119,7 @@ class ZarrDraws:
             draws = cls(path, num_samples, header, kind, labels)
         draws.mended = mended
         for part in draws._journal.after(draws._stored):
-            draws._store(part)
+            draws._store([part])
         draws.committed = draws._stored
         return draws
 
@@ -256,7 +257,7 @@ class ZarrDraws:
         stats = {name: np.asarray(value) for name, value in stats.items() if name in known}
         part = Part(self.committed, self.committed + count, values, stats)
         if state is None:
-            self._store(part)
+            self._store([part])
             self.committed = part.end
             return
         self._journal.write(part, state)
@@ -271,27 +272,33 @@ class ZarrDraws:
         began = time.monotonic()
         waiting = [part for part in self._waiting if part.end > self._stored]
         if waiting:
-            self._store(_joined(waiting))
+            self._store(waiting)
         self._waiting, self._stored_at = [], time.monotonic()
         self._pause = max(STORED_EVERY, PATIENCE * (self._stored_at - began) if STORED_EVERY else 0.0)
         self._journal.prune(self._stored)
 
-    def _store(self, part: Part) -> None:
-        """Write a chunk to the arrays, then its number to the attributes."""
-        if part.end > self._room:
-            self._resize(max(part.end, min(2 * self._room, self._asked)))
-        self._plain = plain_names((*part.values, *part.stats), self._plain)
-        for group, chunk in zip(self._groups, (part.values, part.stats), strict=True):
-            for name, value in chunk.items():
-                self._array(group, name, value)[:, part.begin : part.end] = value
-            write_labels(self._groups[group], self._labels, part.begin, part.end)
+    def _store(self, parts: Sequence[Part]) -> None:
+        """Write chunks that follow on each other to the arrays, then their number to the attributes."""
+        begin, end = parts[0].begin, parts[-1].end
+        if end > self._room:
+            self._resize(max(end, min(2 * self._room, self._asked)))
+        self._plain = plain_names((*parts[-1].values, *parts[-1].stats), self._plain)
+        for group, chunks in zip(
+            self._groups, zip(*((part.values, part.stats) for part in parts), strict=True), strict=True
+        ):
+            for name, value in chunks[-1].items():
+                array = self._array(group, name, value)
+                # A file at a time: Zarr has copies of all that it is given.
+                for first, last in _files(begin, end, array.chunks[1]):
+                    array[:, first:last] = _between(first, last, parts, [chunk[name] for chunk in chunks])
+            write_labels(self._groups[group], self._labels, begin, end)
             # Directories come back in any order, and the table should have the model's.
-            if list(chunk) != self._order[group]:
-                self._arrays[group] = {name: self._arrays[group][name] for name in chunk}
-                self._groups[group].attrs["variables"] = self._order[group] = list(chunk)
+            if list(chunks[-1]) != self._order[group]:
+                self._arrays[group] = {name: self._arrays[group][name] for name in chunks[-1]}
+                self._groups[group].attrs["variables"] = self._order[group] = list(chunks[-1])
                 self._consolidate()
         # Counted here first: the arrays are never cut to less than a reader was told to read.
-        self._stored, self._readable = part.end, max(part.end, self._readable)
+        self._stored, self._readable = end, max(end, self._readable)
         self._root.attrs[self._kind.committed] = self._readable
 
     def _consolidate(self) -> None:
@@ -376,8 +383,17 @@ class ZarrDraws:
         )
 
 
-def _joined(parts: Sequence[Part]) -> Part:
-    """Chunks that follow on each other as one."""
-    together = lambda chunks: {name: np.concatenate([chunk[name] for chunk in chunks], axis=1) for name in chunks[0]}
-    values, stats = together([part.values for part in parts]), together([part.stats for part in parts])
-    return Part(parts[0].begin, parts[-1].end, values, stats)
+def _files(begin: int, end: int, length: int) -> list[tuple[int, int]]:
+    """The first draw of a stretch and the one after its last, for every file that has some of it."""
+    edges = [begin, *range(begin - begin % length + length, end, length), end]
+    return list(itertools.pairwise(edges))
+
+
+def _between(begin: int, end: int, parts: Sequence[Part], arrays: Sequence[np.ndarray]) -> np.ndarray:
+    """Draws of a variable, of chunks that follow on each other."""
+    cut = [
+        array[:, max(begin - part.begin, 0) : end - part.begin]
+        for part, array in zip(parts, arrays, strict=True)
+        if part.begin < end and begin < part.end
+    ]
+    return cut[0] if len(cut) == 1 else np.concatenate(cut, axis=1)
