@@ -6,13 +6,15 @@
 A normal distribution of 61 coordinates, one leapfrog step for a draw: next to nothing is computed. 512 chains write
 their draws to disk as fast as it can take them, 125 kB each. 4,096 chains keep moments (keep="moments"), with and
 without a directory; a draw of theirs is a megabyte. Every run is a process of its own, which ends when it has sampled,
-those with moments when they have been judged and summarised. Linux keeps the most that it had in memory meanwhile; the
-picture, a PNG beside the figures, shows what it has ten times a second. Programs come from the cache, which short runs
-fill first. What is the most depends on how buffers come to lie side by side: medians of some rounds are compared.
+those with moments when they have been judged and summarised; the last one of these compiles its programs. Linux keeps
+the most that a process had in memory meanwhile; the picture, a PNG beside the figures, shows what it has ten times a
+second. Programs of all others come from the cache, which short runs fill first. What is the most depends on how buffers
+come to lie side by side: medians of some rounds are compared.
 """
 
 import argparse
 import json
+import os
 import statistics
 import subprocess
 import sys
@@ -70,11 +72,12 @@ def resident(process: int) -> int | None:
         return None
 
 
-def measured(chains: int, draws: int, out: Path | None, **kept: str) -> dict[str, Any]:
+def measured(chains: int, draws: int, out: Path | None, cold: bool = False, **kept: str) -> dict[str, Any]:
     """One run: the most bytes by phase, and what was resident after so many seconds."""
     asked = kept | ({} if out is None else {"out": str(out)})
     code = CODE.format(dim=DIM, chains=chains, draws=draws, kept=asked)
-    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+    environment = os.environ | ({"SHOAL_COMPILE_CACHE": "off"} if cold else {})
+    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, env=environment)
     began, rows = time.perf_counter(), []
     while process.poll() is None:
         if (now := resident(process.pid)) is not None:
@@ -84,10 +87,10 @@ def measured(chains: int, draws: int, out: Path | None, **kept: str) -> dict[str
         raise SystemExit(f"the run of {draws} draws ended with {process.returncode}")
     assert process.stdout is not None
     most = {phase: int(size) for phase, size in map(str.split, process.stdout.read().splitlines())}
-    kind = f"{kept.get('keep', 'all draws')}, {'in memory' if out is None else 'to disk'}"
+    kind = f"{kept.get('keep', 'all draws')}, {'in memory' if out is None else 'to disk'}{', compiled' if cold else ''}"
     told = ", ".join(f"{phase} {size / 1e6:.0f} MB" for phase, size in most.items())
     print(f"{chains:,} chains, {draws:,} draws, {kind}: at most {told}", flush=True)
-    return {"chains": chains, "draws": draws, "on_disk": out is not None, "most": most, "resident": rows}
+    return {"chains": chains, "draws": draws, "on_disk": out is not None, "cold": cold, "most": most, "resident": rows}
 
 
 def beyond_import(run: dict[str, Any]) -> int:
@@ -106,8 +109,8 @@ def picture(runs: list[dict[str, Any]], moments: list[dict[str, Any]], path: Pat
         left.plot(*in_gigabytes(run), color=colour, label=label)
         left.axhline(run["most"]["sampling"] / 1e9, color=colour, linewidth=0.8, linestyle=":")
     left.set_title(f"{CHAINS} chains, all draws to disk; dotted: the most while sampling", fontsize=9)
-    for run, colour in zip(moments, ("#1f77b4", "#d95f02", "#1b9e77", "#7570b3"), strict=False):
-        label = f"{run['draws']:,} draws{', to disk' if run['on_disk'] else ''}"
+    for run, colour in zip(moments, ("#1f77b4", "#d95f02", "#1b9e77", "#7570b3", "#555555"), strict=False):
+        label = f"{run['draws']:,} draws{', to disk' if run['on_disk'] else ''}{', compiled' if run['cold'] else ''}"
         right.plot(*in_gigabytes(run), color=colour, label=f"{label}: {beyond_import(run) / 1e6:.0f} MB")
     bound = (max(run["most"]["import"] for run in moments) + LIMIT) / 1e9
     right.axhline(bound, color="#555555", linewidth=0.8, linestyle=":")
@@ -144,6 +147,7 @@ def main() -> None:
         for number, draws in enumerate(arguments.moments):
             moments.append(measured(MANY_CHAINS, draws, None, keep="moments"))
             moments.append(measured(MANY_CHAINS, draws, Path(folder) / f"moments-{number}", keep="moments"))
+        moments.append(measured(MANY_CHAINS, arguments.moments[0], Path(folder) / "cold", cold=True, keep="moments"))
     sampling = lambda draws: statistics.median(run["most"]["sampling"] for run in runs if run["draws"] == draws)
     first, last = sampling(arguments.draws[0]), sampling(arguments.draws[-1])
     print(f"while sampling, {last / first:.3f} times as much for {arguments.draws[-1] / arguments.draws[0]:g} times")

@@ -233,6 +233,27 @@ def test_the_buffer_is_free_while_what_was_in_it_is_written(monkeypatch):
     assert alive == [False]
 
 
+@pytest.mark.parametrize("roomy", [True, False])
+def test_where_there_is_no_room_no_chunk_waits(monkeypatch, roomy):
+    draws, let_go, came = MemoryDraws(60, header(4)), threading.Event(), []
+    monkeypatch.setattr(MemoryDraws, "append", lambda *chunk: let_go.wait(10))
+    sink = BackgroundDraws(draws, roomy=roomy)
+
+    def produce():
+        for _ in range(2):
+            sink.append({"x": np.zeros((4, 1))}, {"lp": np.zeros((4, 1))}, None)
+            came.append(None)
+
+    producer = threading.Thread(target=produce)
+    producer.start()
+    producer.join(10 if roomy else 0.5)
+    assert len(came) == (2 if roomy else 1)
+    let_go.set()
+    producer.join(10)
+    assert len(came) == 2
+    sink.settle()
+
+
 # Variables that are larger than memory
 
 

@@ -55,6 +55,8 @@ def sampled(session: Session, settings: dict[str, Any]) -> Result:
     header = session.header(settings, warm.record, **warm.kept)
     with session.changing:
         draws, phase, looks = _opened(session, header, Phase(run))
+    if request.folded:
+        give_back()
     compile_phase(sampling, phase.run, session.placement, capacity)
     keep_compiled()
     if request.folded:
@@ -161,7 +163,7 @@ def _drawn(session: Session, phase: Phase, draws: Sink, decision: Decision) -> D
     told = session.told("sampling", sampling, run, done, length, seconds) if done else None
     # Of the last chunk that is written, and of those that may not be yet: draws that are kept so far, what is told.
     known: list[Known] = [(done // thinning, told)]
-    began, sink = session.stop.clock(), BackgroundDraws(draws, session.changing)
+    began, sink = session.stop.clock(), BackgroundDraws(draws, session.changing, roomy=not session.request.folded)
     ending: tuple[Finding, ...] = ()
     try:
         try:

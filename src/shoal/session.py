@@ -95,8 +95,11 @@ class SamplingPhase(NamedTuple):
         return self.capacity * self.program.kernel.draws_per_sweep
 
     def prepare(self, request: Request, placement: Placement, root: Any, tuning: Any) -> None:
-        """Begin to compile it in the background, for a tuning of this form, if one is known."""
-        if tuning is not None and not self.program.kernel.remembers:
+        """Begin to compile it in the background, for a tuning of this form, if one is known.
+
+        Where draws are folded one program after another is compiled, which takes up less memory.
+        """
+        if tuning is not None and not self.program.kernel.remembers and not request.folded:
             anywhere = np.zeros((placement.num_chains, self.program.target.dim), request.dtype)
             prepare_phase(self.program, placement, root, anywhere, tuning, self.capacity)
 

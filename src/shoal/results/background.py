@@ -25,14 +25,16 @@ class BackgroundDraws:
         self,
         draws: MemoryDraws | MemoryFolds | ZarrDraws,
         changing: contextlib.AbstractContextManager[Any] | None = None,
+        roomy: bool = True,
     ) -> None:
         """Begin with nothing to do.
 
         Args:
             draws: the store; nothing else may write to it until all is settled.
             changing: held while a chunk is written.
+            roomy: whether chunks may wait; otherwise one comes when the last is written.
         """
-        self._draws, self._changing = draws, changing or contextlib.nullcontext()
+        self._draws, self._changing, self._roomy = draws, changing or contextlib.nullcontext(), roomy
         self._queue: queue.Queue[list[Any] | None] = queue.Queue(MOST_WAITING)
         self._failure: BaseException | None = None
         self._abandoned = False
@@ -56,6 +58,8 @@ class BackgroundDraws:
             Exception: what went wrong with an earlier chunk. Those after it are not written.
         """
         self._check()
+        if not self._roomy:
+            self._queue.join()
         self._queue.put([values, stats, state])
 
     def drain(self) -> None:

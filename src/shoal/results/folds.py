@@ -12,6 +12,8 @@ import numpy as np
 from shoal.results.sketch import Sketch
 
 LOG_DENSITY = "lp"
+# Chains whose sums are taken at once: what they take up in between is little then.
+BLOCK = 256
 # Of the draws that are kept beside the sums, at most: bytes, and draws of a chain.
 BYTES, MANY = 2**24, 2000
 # However many bytes they are, there is room for so many draws of a chain; and of a superchain, as long as these are no
@@ -128,10 +130,12 @@ class Folds:
 
     def _fold(self, row: np.ndarray, stats: Mapping[str, np.ndarray]) -> None:
         self.count += 1
-        off = row - self.mean
-        self.mean += off / self.count
-        off *= row - self.mean
-        self.squares += off
+        for first in range(0, len(row), BLOCK):
+            some = slice(first, first + BLOCK)
+            off = row[some] - self.mean[some]
+            self.mean[some] += off / self.count
+            off *= row[some] - self.mean[some]
+            self.squares[some] += off
         low, high = row.min(axis=0), row.max(axis=0)
         if not (np.isfinite(low) & np.isfinite(high)).all():
             self.missing += np.count_nonzero(~np.isfinite(row), axis=0)
