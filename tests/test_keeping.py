@@ -233,11 +233,11 @@ def test_the_buffer_is_free_while_what_was_in_it_is_written(monkeypatch):
     assert alive == [False]
 
 
-@pytest.mark.parametrize("roomy", [True, False])
-def test_where_there_is_no_room_no_chunk_waits(monkeypatch, roomy):
+@pytest.mark.parametrize("may_wait", [True, False])
+def test_where_none_may_wait_a_chunk_comes_when_the_last_is_written(monkeypatch, may_wait):
     draws, let_go, came = MemoryDraws(60, header(4)), threading.Event(), []
     monkeypatch.setattr(MemoryDraws, "append", lambda *chunk: let_go.wait(10))
-    sink = BackgroundDraws(draws, roomy=roomy)
+    sink = BackgroundDraws(draws, may_wait=may_wait)
 
     def produce():
         for _ in range(2):
@@ -246,8 +246,8 @@ def test_where_there_is_no_room_no_chunk_waits(monkeypatch, roomy):
 
     producer = threading.Thread(target=produce)
     producer.start()
-    producer.join(10 if roomy else 0.5)
-    assert len(came) == (2 if roomy else 1)
+    producer.join(10 if may_wait else 0.5)
+    assert len(came) == (2 if may_wait else 1)
     let_go.set()
     producer.join(10)
     assert len(came) == 2

@@ -43,7 +43,7 @@ def same(a, b) -> None:
         assert np.ascontiguousarray(a[name]).tobytes() == np.ascontiguousarray(b[name]).tobytes(), name
 
 
-@pytest.mark.parametrize("sizes", [[3, 1, 9, 2], [10, 10, 10], [25, 4]])
+@pytest.mark.parametrize("sizes", [[3, 1, 9, 2], [10, 10, 10], [25, 4], [0, 7, 0]])
 def test_chunks_that_waited_are_written_file_by_file(tmp_path, monkeypatch, sizes):
     """Zarr copies all that it is given: no more than a file at once."""
     import zarr
@@ -65,6 +65,7 @@ def test_chunks_that_waited_are_written_file_by_file(tmp_path, monkeypatch, size
     assert not most, "the chunks do not wait"
     draws.flush()
     assert max(most) <= 4
+    assert zarr.open_group(tmp_path / "run", mode="r")["posterior/beta"].chunks[1] == 4
     same({name: draws.draws[name] for name in draws.draws}, same_draws.draws)
     same({name: draws.sample_stats[name] for name in draws.sample_stats}, same_draws.sample_stats)
 

@@ -163,7 +163,7 @@ def _drawn(session: Session, phase: Phase, draws: Sink, decision: Decision) -> D
     told = session.told("sampling", sampling, run, done, length, seconds) if done else None
     # Of the last chunk that is written, and of those that may not be yet: draws that are kept so far, what is told.
     known: list[Known] = [(done // thinning, told)]
-    began, sink = session.stop.clock(), BackgroundDraws(draws, session.changing, roomy=not session.request.folded)
+    began, sink = session.stop.clock(), BackgroundDraws(draws, session.changing, may_wait=not session.request.folded)
     ending: tuple[Finding, ...] = ()
     try:
         try:
@@ -176,12 +176,14 @@ def _drawn(session: Session, phase: Phase, draws: Sink, decision: Decision) -> D
                 told = session.told("sampling", sampling, chunk.run, done, length, seconds)
                 decision.look(chunk.run, done)
                 # Of a chunk without a draw that is kept, too: the run goes on from there.
-                sink.append(values, stats, session.archive(chunk.run, done, seconds, looks=decision.arrays))
+                state = session.archive(chunk.run, done, seconds, looks=decision.arrays)
+                del chunk  # what the device has kept is free while this one waits and the next is made
+                sink.append(values, stats, state)
                 if stats["lp"].shape[1]:
                     known = [*_from(known, sink.committed), (done // thinning, told)]
                     session.stop.something = True
                 session.tell(told, values)
-                del chunk, values, stats  # or there would be room for another one of them
+                del values, stats, state
                 if session.stop.pause.wanted:
                     sink.drain()
                 if decision.ends(done, draws, sink.drain, told):

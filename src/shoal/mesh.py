@@ -153,7 +153,7 @@ class Placement:
     def fetched(self, leaf: Array, draws: slice) -> np.ndarray:
         """What a device has kept of draws `[draw, row, *shape]`, on the host, `[chain, draw, *shape]`.
 
-        It is copied once, from each device to its place: what the devices have can be free, and nothing of it is held.
+        It is copied from each device to its place: what the devices have is not held.
 
         Args:
             leaf: what was kept.

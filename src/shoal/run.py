@@ -329,8 +329,9 @@ def drive(
         seconds = time.perf_counter() - began
         draws = min(sweeps * per_sweep, length - done)
         done += draws
-        yield Chunk(run, kept, draws, done, seconds)
-        del kept  # free while the next is made, where nobody else holds it
+        chunk = [Chunk(run, kept, draws, done, seconds)]
+        del kept
+        yield chunk.pop()  # whoever takes it holds it alone
         wanted = max(1, min(4 * wanted, int(sweeps * CHUNK_SECONDS / max(seconds, 1e-6))))
 
 

@@ -25,16 +25,16 @@ class BackgroundDraws:
         self,
         draws: MemoryDraws | MemoryFolds | ZarrDraws,
         changing: contextlib.AbstractContextManager[Any] | None = None,
-        roomy: bool = True,
+        may_wait: bool = True,
     ) -> None:
         """Begin with nothing to do.
 
         Args:
             draws: the store; nothing else may write to it until all is settled.
             changing: held while a chunk is written.
-            roomy: whether chunks may wait; otherwise one comes when the last is written.
+            may_wait: whether a chunk may; otherwise it comes when the last is written.
         """
-        self._draws, self._changing, self._roomy = draws, changing or contextlib.nullcontext(), roomy
+        self._draws, self._changing, self._may_wait = draws, changing or contextlib.nullcontext(), may_wait
         self._queue: queue.Queue[list[Any] | None] = queue.Queue(MOST_WAITING)
         self._failure: BaseException | None = None
         self._abandoned = False
@@ -58,8 +58,9 @@ class BackgroundDraws:
             Exception: what went wrong with an earlier chunk. Those after it are not written.
         """
         self._check()
-        if not self._roomy:
+        if not self._may_wait:
             self._queue.join()
+            self._check()
         self._queue.put([values, stats, state])
 
     def drain(self) -> None:

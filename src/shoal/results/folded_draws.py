@@ -132,8 +132,8 @@ class ZarrFolds(ZarrDraws):
         count = check_chunk(self.header, values, stats)
         if state is not None and not state.facts["whole"]:
             self.checkpoint()  # a run that is made longer goes on from before a sweep that was cut
-        self._state = None  # of the draws before these, whose folds are gone
         self._folds = self._folds or Folds.of(values, stats, self.header.superchain)
+        self._state = None  # of the draws before these, whose folds will be gone
         self._folds.update(values, stats)
         self.committed += count
         self._state = state

@@ -7,7 +7,7 @@ it, and whoever reads them next finds it here.
 
 import contextlib
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -132,6 +132,16 @@ class Journal:
         for part in self.folder.glob(f"*.npz{UNFINISHED}"):
             with contextlib.suppress(OSError):
                 part.unlink()
+
+
+def between(begin: int, end: int, parts: Sequence[Part], arrays: Sequence[np.ndarray]) -> np.ndarray:
+    """Draws of a variable, of chunks that follow on each other."""
+    cut = [
+        array[:, max(begin - part.begin, 0) : end - part.begin]
+        for part, array in zip(parts, arrays, strict=True)
+        if part.begin < end and begin < part.end
+    ]
+    return cut[0] if len(cut) == 1 else np.concatenate(cut, axis=1)
 
 
 def _span(path: Path) -> tuple[int, int]:

@@ -21,7 +21,7 @@ from shoal.results.archive import Archive
 from shoal.results.coordinates import Labels, own_name, unlabelled, write_coordinates, write_labels
 from shoal.results.damage import find_damage
 from shoal.results.draws import ROOM, Header, check_chunk, first_room
-from shoal.results.journal import Journal, Part
+from shoal.results.journal import Journal, Part, between
 from shoal.results.json_text import to_json
 from shoal.results.made import SAMPLING, Kind, attributes_of, set_aside, unwarned, zarr_package
 from shoal.results.missing import declare_complete, declare_incomplete, storage
@@ -235,7 +235,8 @@ class ZarrDraws:
 
     def _draws_per_chunk(self, chunk: np.ndarray) -> int:
         """Draws in one file of an array: as many as `FILE_BYTES` hold, whatever comes in one chunk of the run."""
-        return int(np.clip(FILE_BYTES // max(1, chunk[:, :1].nbytes), 1, max(ROOM, self._room)))
+        per_draw = chunk.itemsize * chunk.shape[0] * int(np.prod(chunk.shape[2:]))
+        return int(np.clip(FILE_BYTES // max(1, per_draw), 1, max(ROOM, self._room)))
 
     def append(
         self,
@@ -283,23 +284,27 @@ class ZarrDraws:
         if end > self._room:
             self._resize(max(end, min(2 * self._room, self._asked)))
         self._plain = plain_names((*parts[-1].values, *parts[-1].stats), self._plain)
-        for group, chunks in zip(
-            self._groups, zip(*((part.values, part.stats) for part in parts), strict=True), strict=True
-        ):
-            for name, value in chunks[-1].items():
-                array = self._array(group, name, value)
-                # A file at a time: Zarr has copies of all that it is given.
-                for first, last in _files(begin, end, array.chunks[1]):
-                    array[:, first:last] = _between(first, last, parts, [chunk[name] for chunk in chunks])
-            write_labels(self._groups[group], self._labels, begin, end)
-            # Directories come back in any order, and the table should have the model's.
-            if list(chunks[-1]) != self._order[group]:
-                self._arrays[group] = {name: self._arrays[group][name] for name in chunks[-1]}
-                self._groups[group].attrs["variables"] = self._order[group] = list(chunks[-1])
-                self._consolidate()
+        for name, chunks in zip(self._groups, ([p.values for p in parts], [p.stats for p in parts]), strict=True):
+            self._store_group(name, parts, chunks)
+            write_labels(self._groups[name], self._labels, begin, end)
         # Counted here first: the arrays are never cut to less than a reader was told to read.
         self._stored, self._readable = end, max(end, self._readable)
         self._root.attrs[self._kind.committed] = self._readable
+
+    def _store_group(self, group: str, parts: Sequence[Part], chunks: Sequence[Mapping[str, np.ndarray]]) -> None:
+        """Write what chunks have of one group."""
+        names = list(chunks[-1])
+        for name in names:
+            some = [chunk[name] for chunk in chunks]
+            array = self._array(group, name, some[-1])
+            # A file at a time: Zarr has copies of all that it is given.
+            for begin, end in _files(parts[0].begin, parts[-1].end, array.chunks[1]):
+                array[:, begin:end] = between(begin, end, parts, some)
+        # Directories come back in any order, and the table should have the model's.
+        if names != self._order[group]:
+            self._arrays[group] = {name: self._arrays[group][name] for name in names}
+            self._groups[group].attrs["variables"] = self._order[group] = names
+            self._consolidate()
 
     def _consolidate(self) -> None:
         """Repeat what the groups hold at the top: whoever opens the store need not look for it among other files."""
@@ -386,14 +391,4 @@ class ZarrDraws:
 def _files(begin: int, end: int, length: int) -> list[tuple[int, int]]:
     """The first draw of a stretch and the one after its last, for every file that has some of it."""
     edges = [begin, *range(begin - begin % length + length, end, length), end]
-    return list(itertools.pairwise(edges))
-
-
-def _between(begin: int, end: int, parts: Sequence[Part], arrays: Sequence[np.ndarray]) -> np.ndarray:
-    """Draws of a variable, of chunks that follow on each other."""
-    cut = [
-        array[:, max(begin - part.begin, 0) : end - part.begin]
-        for part, array in zip(parts, arrays, strict=True)
-        if part.begin < end and begin < part.end
-    ]
-    return cut[0] if len(cut) == 1 else np.concatenate(cut, axis=1)
+    return list(itertools.pairwise(edges)) if begin < end else []
