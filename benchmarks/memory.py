@@ -1,6 +1,6 @@
 """Whether the memory of a run grows with its length: resident bytes of runs of different lengths.
 
-    python benchmarks/memory.py [--rounds 5] [--draws 1000 20000] [--moments 250 2500]
+    python benchmarks/memory.py [--rounds 7] [--draws 1000 20000] [--moments 250 2500]
         [--out benchmarks/results/memory.json]
 
 A normal distribution of 61 coordinates, one leapfrog step for a draw: next to nothing is computed. 512 chains write
@@ -132,7 +132,7 @@ def in_gigabytes(run: dict[str, Any]) -> tuple[list[float], list[float]]:
 def main() -> None:
     """Measure, print, write."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--draws", type=int, nargs="+", default=[1000, 20_000])
     parser.add_argument("--moments", type=int, nargs="+", default=[250, 2500])
     parser.add_argument("--out", type=Path)

@@ -17,7 +17,7 @@ LONGEST_FILE = 400
 
 # From the bottom up: a room imports from the rooms above it in this list and from its own, never from below.
 LAYERS = [
-    ["extras", "arguments", "cores", "paths", "stopping", "until", "compile_cache", "objects"],
+    ["allocator", "extras", "arguments", "cores", "paths", "stopping", "until", "compile_cache", "objects"],
     ["target"],
     ["traced", "ready"],
     ["compiling"],

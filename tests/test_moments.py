@@ -11,8 +11,8 @@ import pytest
 pytest.importorskip("zarr")
 
 import shoal
+from shoal.allocator import give_back
 from shoal.cli.sample import kept
-from shoal.compiling import give_back
 from shoal.diagnostics.estimates import ess_replicated
 from shoal.diagnostics.unkept import nothing_kept
 from shoal.report.overview import divergences, overview

@@ -1,7 +1,6 @@
 """How programs are compiled: so that the same seed gives the same draws, and on the cores that there are."""
 
 import contextlib
-import ctypes
 import gc
 import os
 import threading
@@ -301,12 +300,6 @@ def compiled[**P, R](function: Callable[P, R]) -> Compiled[P, R]:
 def compiled_briefly[**P, R](function: Callable[P, R]) -> Compiled[P, R]:
     """`function` as a compiled one that runs for moments."""
     return Compiled(function, brief=True)
-
-
-def give_back() -> None:
-    """Give the system back what is free, as after compiling: on Linux the allocator keeps it, tens of megabytes."""
-    with contextlib.suppress(OSError, AttributeError, TypeError):  # other systems have other allocators
-        ctypes.CDLL(None).malloc_trim(0)
 
 
 def warn_of_slow_sums(target: Target, dtype: DTypeLike, num_chains: int) -> None:

@@ -8,7 +8,8 @@ from typing import Any, NamedTuple
 import equinox as eqx
 import numpy as np
 
-from shoal.compiling import give_back, keep_compiled
+from shoal.allocator import give_back
+from shoal.compiling import keep_compiled
 from shoal.deciding import Decision, Sink, centre
 from shoal.diagnostics.findings import Finding
 from shoal.paths import by_path

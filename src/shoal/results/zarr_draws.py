@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from shoal.allocator import give_back
 from shoal.results.archive import Archive
 from shoal.results.coordinates import Labels, own_name, unlabelled, write_coordinates, write_labels
 from shoal.results.damage import find_damage
@@ -275,6 +276,7 @@ class ZarrDraws:
         if waiting:
             self._store(waiting)
         self._waiting, self._stored_at = [], time.monotonic()
+        give_back()  # what chunks and Zarr's copies of them took up, which the allocator would keep in pieces
         self._pause = max(STORED_EVERY, PATIENCE * (self._stored_at - began) if STORED_EVERY else 0.0)
         self._journal.prune(self._stored)
 
