@@ -66,8 +66,8 @@ SOON_COMPILED = {
     "test_adaptation", "test_bench", "test_bench_peers", "test_blackjax", "test_checking", "test_cli", "test_docs",
     "test_durable", "test_energy", "test_ghmc", "test_glm", "test_handle", "test_keeping", "test_laps", "test_mams",
     "test_many", "test_meads", "test_mixed", "test_moments", "test_narrow", "test_notebook", "test_nuts",
-    "test_objects", "test_parted", "test_predictive", "test_ready", "test_rows", "test_store", "test_trajectory",
-    "test_until", "test_visited", "test_watching",
+    "test_objects", "test_parted", "test_predictive", "test_ready", "test_rows", "test_sbc", "test_store",
+    "test_trajectory", "test_until", "test_visited", "test_warmup", "test_watching",
 }  # fmt: skip
 
 
