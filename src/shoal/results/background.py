@@ -35,7 +35,7 @@ class BackgroundDraws:
             may_wait: whether a chunk may; otherwise it comes when the last is written.
         """
         self._draws, self._changing, self._may_wait = draws, changing or contextlib.nullcontext(), may_wait
-        self._queue: queue.Queue[list[Any] | None] = queue.Queue(MOST_WAITING)
+        self._queue: queue.Queue[tuple[Any, Any, Archive | None] | None] = queue.Queue(MOST_WAITING)
         self._failure: BaseException | None = None
         self._abandoned = False
         self._thread = threading.Thread(target=self._write, name="shoal-writer", daemon=True)
@@ -50,7 +50,8 @@ class BackgroundDraws:
         """Have a chunk written; waits where too many are.
 
         Args:
-            values: draws by variable, each `[chain, n, *shape]`; they must not change any more.
+            values: draws by variable, each `[chain, n, *shape]`; they must not change any more, nor be parts of much
+                larger arrays, which would be held as long.
             stats: sample statistics, each `[chain, n]`.
             state: what the run goes on from after it; None where it never has to.
 
@@ -61,7 +62,7 @@ class BackgroundDraws:
         if not self._may_wait:
             self._queue.join()
             self._check()
-        self._queue.put([values, stats, state])
+        self._queue.put((values, stats, state))
 
     def drain(self) -> None:
         """Wait until all is written that has come so far, or has failed."""
@@ -106,15 +107,10 @@ class BackgroundDraws:
                 if chunk is None or self._abandoned:
                     return
                 if self._failure is None:
-                    self._append(chunk)
+                    with self._changing:
+                        self._draws.append(*chunk)
             except BaseException as failure:
                 self._failure = failure
             finally:
+                chunk = None  # free while the next is waited for
                 self._queue.task_done()
-
-    def _append(self, chunk: list[Any]) -> None:
-        # A part of a larger buffer is copied: that is free when nobody holds what was cut out of it.
-        own = lambda array: array if array.base is None and array.flags.c_contiguous else np.array(array, order="C")
-        state, stats, values = chunk.pop(), *({name: own(a) for name, a in chunk.pop().items()} for _ in range(2))
-        with self._changing:
-            self._draws.append(values, stats, state)
