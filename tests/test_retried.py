@@ -89,6 +89,14 @@ def test_exact_draws_stay_exact(dtype, max_steps):
     assert np.mean(levels > 6 if max_steps == 1000 else levels > 2) > 0.005
 
 
+def test_two_draws_in_double_stay_exact():
+    """Chance alone fails once in 1.8 million checks (|z| > 5), of which there are 14."""
+    x, told = from_exact_draws(JitteredHMC(retries=RETRIES), np.float64, draws=2)
+    assert x.dtype == np.float64
+    assert worst_z(FUNNEL, x)[0] < 5
+    assert (told["num_steps"] > told["num_steps"].min(axis=1, keepdims=True)).any()
+
+
 class Impatient(JitteredHMC):
     """Tries again what had some chance: of that as well the law must not know."""
 

@@ -176,7 +176,7 @@ def _finer(
     max_steps: int,
 ) -> Drawn:
     """What becomes of chains whose first trajectories had no chance."""
-    levels, returns, lasts = (jnp.asarray(part) for part in order)
+    levels, returns, lasts = jnp.asarray(order.level, num_steps.dtype), *(jnp.asarray(part) for part in order[1:])
 
     def one_more(tries: Tries) -> Tries:
         made, alike, drawn = tries
