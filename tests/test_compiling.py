@@ -24,6 +24,24 @@ def test_only_a_gpu_may_be_let_off():
     assert compiling.is_deterministic()
 
 
+def test_who_asks_for_no_optimisation_gets_none():
+    jax.config.update("jax_disable_most_optimizations", True)
+    try:
+        assert compiling.LEVEL not in compiling.compiler_options("cpu")
+    finally:
+        jax.config.update("jax_disable_most_optimizations", False)
+    assert compiling.LEVEL in compiling.compiler_options("cpu")
+
+
+def test_a_program_for_many_calls(compile_counter):
+    double = compiling.compiled(lambda x, power: 2 * x**power)
+    with compile_counter:
+        bound = double.bound(np.ones(3, np.float32), 2)
+        for size in (1.0, 3.0):
+            np.testing.assert_array_equal(bound(np.full(3, size, np.float32), 2), 2 * size**2)
+    assert compile_counter.count == 1
+
+
 def test_other_options_make_another_program(compile_counter, monkeypatch):
     """An option that a session changes must not be answered by a program compiled with others."""
     double = compiling.compiled(lambda x: 2 * x)

@@ -37,6 +37,7 @@ LAYERS = [
     ["program"],
     ["sweep"],
     ["run"],
+    ["learning"],
     ["warmup"],
     ["samplers"],
     ["results"],

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from shoal.dynamics.integrators import LEAPFROG, MCLACHLAN, OMELYAN, TWO_LEAPFROGS, Flow, Integrator
-from shoal.dynamics.metrics import Diagonal
+from shoal.dynamics.metrics import Diagonal, LowRank
 from shoal.kernels import JitteredHMC
 from shoal.kernels.hmc import kinetic
 from shoal.mesh import Placement
@@ -44,6 +44,30 @@ def moved(integrator: Integrator, position, momentum, steps: int, step_size: flo
     start = (position, momentum, TARGET.gradient(position))
     (position, momentum, _), log_density = flow.integrate(start, jnp.asarray(steps))
     return position, momentum, log_density
+
+
+@pytest.mark.parametrize("integrator", INTEGRATORS.values(), ids=INTEGRATORS)
+def test_directions_cost_nothing_where_none_counts(integrator):
+    """A metric whose stretches are all 1 moves chains as its diagonal does, bit by bit; another, as its products do."""
+    scale, directions = jnp.asarray([0.8, 1.3]), jnp.asarray([[0.6, -0.8], [0.8, 0.6]])
+    position, momentum = starts()
+
+    def at(metric):
+        flow = Flow(TARGET, metric, integrator, jnp.asarray(0.1))
+        return eqx.filter_jit(Flow.integrate)(flow, (position, momentum, TARGET.gradient(position)), jnp.asarray(3))
+
+    assert eqx.tree_equal(at(LowRank(scale, directions, jnp.ones(2))), at(Diagonal(scale)))
+    stretched = LowRank(scale, directions, jnp.asarray([2.0, 1.0]))
+    flow = Flow(TARGET, stretched, integrator, jnp.asarray(0.1))
+    phase = (position, momentum, TARGET.gradient(position))
+    kicks, drifts = integrator
+    for _ in range(3):
+        phase = flow.kick(kicks[0], phase)
+        for drift, kick in zip(drifts, kicks[1:], strict=True):
+            there, moving, _ = flow.drift(drift, phase)
+            phase = flow.kick(kick, (there, moving, TARGET.gradient(there)))
+    np.testing.assert_allclose(at(stretched)[0][0], phase[0], rtol=1e-10)
+    np.testing.assert_allclose(at(stretched)[0][1], phase[1], rtol=1e-10)
 
 
 def starts():

@@ -10,6 +10,8 @@ import pytest
 
 import shoal
 from exact import EXACT, worst_z
+from shoal import compiling
+from shoal import learning as learning_module
 from shoal.adaptation import Fixed
 from shoal.diagnostics.effective import many_chain_ess
 from shoal.dynamics.integrators import MCLACHLAN, TWO_LEAPFROGS
@@ -18,7 +20,7 @@ from shoal.kernels import JitteredHMC
 from shoal.kernels.microcanonical import Microcanonical
 from shoal.mesh import Placement
 from shoal.paths import by_path
-from shoal.program import Program
+from shoal.program import Program, keep_draws
 from shoal.randomness import root_key
 from shoal.report.warmup import words as report_words
 from shoal.run import advance, begin, enter
@@ -26,6 +28,7 @@ from shoal.samplers import auto
 from shoal.samplers.arrays import tuning_from_arrays
 from shoal.samplers.auto import Auto
 from shoal.starts import Starts
+from shoal.statistics import Health, Moments
 from shoal.warmup import phases, race
 from shoal.warmup.pace import Pace, efficiency, pace
 from shoal.warmup.phases import Phase, _smoother, _until_still, look, settling_kernel
@@ -33,7 +36,7 @@ from shoal.warmup.race import resemblance_ess, worst_ess
 from shoal.warmup.reach import MOST, RISING, SLOW, STEEP, Growth, _slowest, growth
 from shoal.warmup.scouts import leaders, together
 from shoal.warmup.setting import Setting, corrected
-from shoal.warmup.stages import Stages
+from shoal.warmup.stages import Sampling, Stages
 from shoal.warmup.trail import Trail
 from shoal.warmup.whitening import choose, families, largest_eigenvalue, rank_of, simplest, unit
 
@@ -242,6 +245,48 @@ def test_devices_change_nothing_of_a_warmup():
         np.testing.assert_array_equal(array, four[0][name], err_msg=name)
     np.testing.assert_array_equal(one[1], four[1])
     assert one[2] == four[2]
+
+
+@pytest.mark.parametrize(("num_chains", "learning"), [(128, True), (40, True), (40, False)])
+def test_the_program_of_sampling_plays_a_stage_as_one_of_its_own_does(num_chains, learning, monkeypatch):
+    """40 of 128 chains: those that only fill up tell nothing of the step size."""
+    own, (before, after) = played(num_chains, learning), played(num_chains, learning, by_sampling=True)
+    for name, values in own[0]._asdict().items():
+        np.testing.assert_allclose(getattr(before, name), values, rtol=1e-3, atol=1e-3, err_msg=name)
+    assert after.step_size == pytest.approx(float(own[1].step_size), rel=1e-4)
+    assert len(np.unique(before.step_size)) > 6 or not learning  # it was learned
+
+    monkeypatch.setattr("shoal.learning._First.sum", learning_module.OneTile.sum)  # the mutant
+    compiling.forget_programs()
+    wrong = played(num_chains, learning, by_sampling=True)[1]
+    compiling.forget_programs()
+    same = float(wrong.step_size) == pytest.approx(float(after.step_size), rel=1e-4)
+    assert same == (num_chains == 128 or not learning)
+
+
+def played(
+    num_chains: int, learning: bool, by_sampling: bool = False, devices: int = 2, tile: int = 32, most: int = 128
+):
+    """A stage of some of many chains, and the tuning that it has settled on."""
+    target = shoal.examples.load("eight_schools").target(np.float32)
+    start = np.random.default_rng(0).uniform(-1, 1, (most, target.dim)).astype(np.float32)
+    placement = Placement.of(most, tile, jax.devices()[:devices])
+    statistics = {"health": Health(), "moments": Moments()}
+    kernel = Auto().kernel()
+    after = Sampling(Program(target, kernel, Fixed(), statistics, keep_draws), 20, lambda tuning: None)
+    stages = Stages(target, placement, root_key(3), start, 1000, quiet, sampling=after if by_sampling else None)
+    stages.placement, stages.position = placement.part(num_chains), start[:num_chains]
+    tuning = setting(0.3, 1.0)._replace(whitening=unit(target.dim)).learning(np.float32)
+    return stages.play(kernel, phases.settling_adaptation(0.8), tuning, 14, learning)
+
+
+def test_devices_change_nothing_of_a_stage_by_the_program_of_sampling():
+    """100 chains in tiles of 20: four devices have room for 160."""
+    play = lambda devices: played(100, True, by_sampling=True, devices=devices, tile=20, most=100)
+    (one, tuning), (four, other) = play(1), play(4)
+    for name, values in one._asdict().items():
+        np.testing.assert_array_equal(getattr(four, name), values, err_msg=name)
+    assert float(tuning.step_size) == float(other.step_size)
 
 
 def quiet(stages, acceptance):

@@ -25,18 +25,17 @@ from shoal.ready import Densities, Placeholder, Ready, densities, form_of, keep,
 from shoal.target import Target
 from shoal.traced import scatters
 
+LEVEL = "xla_backend_optimization_level"
 # What XLA is told, by backend. On a CPU it merges equal expressions early in a program for several devices and late in
 # one for a single device; products and sums then fuse, and round, otherwise. Leaving the pass out was measured to cost
-# nothing. On a GPU it adds up scattered terms in any order, and computes products by whichever of several programs was
-# fastest on trial; being deterministic was measured (one H100) to cost a quarter to a half at 128 chains of
-# `breast_cancer` and nothing at 4,096.
+# nothing. LLVM's second level takes 0.7 to 1 times as long as its third, and draws of the examples took 0.90 to 1.05
+# times as long, 0.99 in the median of fifteen. On a GPU it adds up scattered terms in any order, and computes products
+# by whichever of several programs was fastest on trial; being deterministic was measured (one H100) to cost a quarter
+# to a half at 128 chains of `breast_cancer` and nothing at 4,096.
 COMPILER_OPTIONS: dict[str, dict[str, Any]] = {
-    "cpu": {"xla_disable_hlo_passes": "cse"},
+    "cpu": {"xla_disable_hlo_passes": "cse", LEVEL: 2},
     "gpu": {"xla_gpu_deterministic_ops": True},
 }
-# What it is told besides of programs that run for moments: LLVM's second level takes half to four fifths of the time of
-# its third, and makes programs that were measured to be 0 to 15% slower.
-BRIEF: dict[str, dict[str, Any]] = {"cpu": {"xla_backend_optimization_level": 2}}
 # From so many chains on, sums of scattered terms in a fixed order are what takes the time.
 MANY_CHAINS = 1024
 
@@ -69,7 +68,16 @@ def is_deterministic() -> bool:
 
 def compiler_options(backend: str) -> dict[str, Any]:
     """What XLA is told on a backend."""
-    return {} if backend == "gpu" and not is_deterministic() else COMPILER_OPTIONS.get(backend, {})
+    if backend == "gpu" and not is_deterministic():
+        return {}
+    options = COMPILER_OPTIONS.get(backend, {})
+    # Who asks JAX for next to no optimisation gets that.
+    own = LEVEL if jax.config.values["jax_disable_most_optimizations"] else None
+    return {name: value for name, value in options.items() if name != own}
+
+
+def _options() -> dict[str, Any]:
+    return compiler_options(jax.default_backend())
 
 
 def launching() -> contextlib.AbstractContextManager[Any]:
@@ -137,23 +145,25 @@ class _Background(NamedTuple):
 class Compiled[**P, R]:
     """A function compiled with the `compiler_options` of the default backend, once for each form of its arguments."""
 
-    def __init__(self, function: Callable[P, R], brief: bool = False) -> None:
+    def __init__(self, function: Callable[P, R]) -> None:
         """Compile nothing yet.
 
         Args:
             function: of pytrees; what is not an array is compiled in.
-            brief: whether it runs for so short that compiling counts more.
         """
         update_wrapper(self, function)
-        self._function, self._brief = function, brief
+        self._function = function
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+        return self.bound(*args, **kwargs)(*args, **kwargs)
+
+    def bound(self, *args: P.args, **kwargs: P.kwargs) -> Callable[P, R]:
+        """The program for arguments such as these, for many calls: it does not look at the form of what it is given."""
         if _runs_in_python((args, kwargs)):
-            return self._function(*args, **kwargs)
+            return self._function
         if _looks_for_nan():
             # equinox hands what it does not know on to jax.jit, which its types do not say.
-            program: Any = eqx.filter_jit(self._function, compiler_options=self._options())  # pyright: ignore[reportCallIssue]
-            return program(*args, **kwargs)
+            return eqx.filter_jit(self._function, compiler_options=_options())  # pyright: ignore[reportCallIssue]
         running, form = _background.get(), self._form(args, kwargs)
         begun = None if running is None else running.begun.pop(form, None)
         finish = None
@@ -164,8 +174,13 @@ class Compiled[**P, R]:
                 begun.future.result()
         with _LAUNCHES, collecting_seldom():
             program = _PROGRAMS.get(form) or (finish or self._begun(args, kwargs))()
-            program = program or self._anew(args, kwargs, self._path(args, kwargs))()
-            return _remember(form, program)(_arrays((args, kwargs)))
+            program = _remember(form, program or self._anew(args, kwargs, self._path(args, kwargs))())
+
+        def launched(*args: P.args, **kwargs: P.kwargs) -> R:
+            with _LAUNCHES:
+                return program(_arrays((args, kwargs)))
+
+        return launched
 
     def ahead(self, *args: P.args, **kwargs: P.kwargs) -> None:
         """Begin to compile for arguments such as these on another core; a call with such arguments waits for it.
@@ -194,7 +209,7 @@ class Compiled[**P, R]:
     def _path(self, args: Any, kwargs: Any) -> Path | None:
         """Where the program is kept as it runs, or would be; None where it is not to be."""
         folder = None if densities.get() is None else ready_folder()
-        name = None if folder is None else name_of(self._function, self._options(), (args, kwargs))
+        name = None if folder is None else name_of(self._function, _options(), (args, kwargs))
         return None if folder is None or name is None else folder / name
 
     def _anew(self, args: Any, kwargs: Any, path: Path | None) -> Callable[[], Ready]:
@@ -236,18 +251,13 @@ class Compiled[**P, R]:
         of_arrays.__name__ = function.__name__ + ending
         with collecting_seldom():
             # jax.jit knows the options of compilers; its types do not.
-            program: Any = jax.jit(of_arrays, compiler_options=dict(self._options()))
+            program: Any = jax.jit(of_arrays, compiler_options=dict(_options()))
             return program.lower(*leaves), returned[0]
-
-    def _options(self) -> dict[str, Any]:
-        backend = jax.default_backend()
-        brief = BRIEF.get(backend, {}) if self._brief else {}
-        return {**compiler_options(backend), **brief}
 
     def _form(self, *arguments: Any) -> Hashable:
         """What is the same for arguments that one program serves."""
         leaves, structure = jax.tree.flatten(arguments)
-        options = frozenset(self._options().items())
+        options = frozenset(_options().items())
         each = tuple(form_of(leaf) if eqx.is_array(leaf) else (type(leaf), leaf) for leaf in leaves)
         return self._function, options, settings(), structure, each
 
@@ -295,11 +305,6 @@ def _arrays(arguments: Any) -> list[jax.Array]:
 def compiled[**P, R](function: Callable[P, R]) -> Compiled[P, R]:
     """`function` as a compiled one."""
     return Compiled(function)
-
-
-def compiled_briefly[**P, R](function: Callable[P, R]) -> Compiled[P, R]:
-    """`function` as a compiled one that runs for moments."""
-    return Compiled(function, brief=True)
 
 
 def warn_of_slow_sums(target: Target, dtype: DTypeLike, num_chains: int) -> None:

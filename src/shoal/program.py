@@ -59,7 +59,6 @@ class Program(eqx.Module):
         adaptation: how the tuning is learned.
         statistics: what is folded over the draws.
         keep: what is kept of a draw.
-        brief: whether it runs for so short that compiling counts more than speed.
     """
 
     target: Target
@@ -67,7 +66,6 @@ class Program(eqx.Module):
     adaptation: Adaptation = Fixed()
     statistics: dict[str, Statistic] = eqx.field(default_factory=dict)
     keep: Keep = eqx.field(static=True, default=keep_nothing)
-    brief: bool = eqx.field(static=True, default=False)
 
 
 class Run(eqx.Module):

@@ -13,7 +13,7 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree
 
 from shoal.adaptation.base import Adaptation
 from shoal.compile_cache import settled
-from shoal.compiling import Compiled, compiled
+from shoal.compiling import compiled
 from shoal.ensemble import Ensemble
 from shoal.kernels.base import AnyKernel
 from shoal.mesh import (
@@ -68,7 +68,7 @@ def start(
     """As `begin`, in no phase yet."""
     target = placement.place(program.target, split=False)
     padded = placement.place(placement.pad(position), split=True)
-    return _idle(placement, root, _ensemble_at(program.kernel, target, padded, placement.layout), 0, tuning)
+    return _idle(placement, root, ensemble_at(program.kernel, target, padded, placement.layout), 0, tuning)
 
 
 class Whereabouts(NamedTuple):
@@ -163,7 +163,9 @@ def _frozen(adaptation: Adaptation, memory: PyTree, tuning: PyTree, mesh: Mesh) 
 
 
 @compiled
-def _ensemble_at(kernel: AnyKernel, target: Target, position: Array, layout: Layout) -> Ensemble:
+def ensemble_at(kernel: AnyKernel, target: Target, position: Array, layout: Layout) -> Ensemble:
+    """The ensemble of a kernel at positions `[rows, dim]`, all of them placed."""
+
     def local(arguments: tuple[PyTree, Array]) -> Ensemble:
         target, position = arguments
         return _join(over_tiles(lambda tile: kernel.init(tile, target), layout.split(position)))
@@ -191,14 +193,22 @@ def advance(
         The run later; what was kept, leaves `[capacity * draws per sweep, chains, ...]`, of which the first
         `sweeps * draws per sweep` rows are draws.
     """
-    return _PROGRAMS[program.brief](program, run, sweeps, placement.layout, capacity)
+    return _advance(program, run, sweeps, placement.layout, capacity)
+
+
+def sweeping(program: Program, run: Run, placement: Placement, capacity: int) -> Callable[[Run], tuple[Run, PyTree]]:
+    """`advance` by one sweep, for many calls with runs of this form."""
+    one = sweeps_as_array(1)
+    bound = _advance.bound(program, run, one, placement.layout, capacity)
+    return lambda run: bound(program, run, one, placement.layout, capacity)
 
 
 def lowered(program: Program, run: Run, placement: Placement, capacity: int) -> Any:
     """The program that `advance` runs, traced and not compiled."""
-    return _PROGRAMS[program.brief].lower(program, run, sweeps_as_array(1), placement.layout, capacity)
+    return _advance.lower(program, run, sweeps_as_array(1), placement.layout, capacity)
 
 
+@compiled
 def _advance(program: Program, run: Run, sweeps: Int[Array, ""], layout: Layout, capacity: int) -> tuple[Run, PyTree]:
     chains, everywhere = PartitionSpec(CHAINS), PartitionSpec()
     per_chain = lambda run: (run.chain, run.ensemble, run.statistics)
@@ -223,10 +233,6 @@ def _advance(program: Program, run: Run, sweeps: Int[Array, ""], layout: Layout,
 
     spread = on_mesh(local, layout.mesh, (everywhere, where, everywhere), (where, PartitionSpec(None, CHAINS)))
     return spread((program, run, sweeps))
-
-
-# By whether they are brief.
-_PROGRAMS = {brief: Compiled(_advance, brief) for brief in (False, True)}
 
 
 class _Sweep(NamedTuple):
@@ -356,7 +362,7 @@ def prepare_phase(
     level = shape_of_ensemble(program, position.dtype).log_density.dtype
     where = Whereabouts(position, np.zeros(len(position), level), position)
     run = enter(program, resume(placement, root, where, 0, tuning), placement, 0)
-    _PROGRAMS[program.brief].ahead(program, run, sweeps_as_array(0), placement.layout, capacity)
+    _advance.ahead(program, run, sweeps_as_array(0), placement.layout, capacity)
 
 
 def compile_phase(program: Program, run: Run, placement: Placement, capacity: int) -> float:

@@ -214,6 +214,8 @@ def carried_out(
         check_together(request.sampler.name, moves, target, placement, request.dtype)
         root = root_key(call.seed)
         sampling = SamplingPhase.of(request, model, spread, placement)
+        if there is None:
+            sampling.prepare_start(request, placement)
         sampling.prepare(request, placement, root, expected_tuning(request, target.dim))
         starts = _starts(call, model, target, root, there)
         groups = call.num_superchains or default_superchains(num_chains)

@@ -33,7 +33,7 @@ from shoal.results.folded_draws import NONE
 from shoal.results.json_text import plain
 from shoal.results.moments import COORDINATES
 from shoal.results.so_far import SoFar, unwatched
-from shoal.run import Chunk, on_host, prepare_phase, report, revived
+from shoal.run import Chunk, ensemble_at, on_host, prepare_phase, report, revived
 from shoal.samplers.arrays import tuning_from_arrays
 from shoal.starts import Starts
 from shoal.statistics import ChainMeans, Health, Moments, Reach, Statistic
@@ -46,10 +46,8 @@ from shoal.watching.watch import Watch
 # The most that the device keeps of the draws before they go to the host, in bytes and in draws of a chain; with very
 # many chains a few draws, for which more bytes are spent. It does not depend on the number of samples, so runs of any
 # length are one compiled program, and take up as much memory.
-KEPT_BYTES, MOST_KEPT = 2**24, 500
+KEPT_BYTES, MOST_KEPT = 2**22, 500
 FEW_KEPT, FEW_BYTES = 8, 2**26
-# The same where draws are folded and not kept, so that little memory is taken up.
-FOLDED_BYTES = 2**22
 
 
 # What the precision of a run that ends by itself rests on, by the name that it has among the statistics.
@@ -83,7 +81,7 @@ class SamplingPhase(NamedTuple):
         room = lambda size: size // max(per_draw, 1)
         if request.folded:
             stats = 6 * placement.num_padded * np.dtype(request.dtype).itemsize
-            draws = max(1, min(MOST_KEPT, FOLDED_BYTES // (per_draw + stats)))
+            draws = max(1, min(MOST_KEPT, KEPT_BYTES // (per_draw + stats)))
         else:
             draws = max(1, min(MOST_KEPT, room(KEPT_BYTES)), min(FEW_KEPT, room(FEW_BYTES)))
         program = Program(target, kernel, Fixed(), folds, KeepDraws(request.keep))
@@ -100,8 +98,20 @@ class SamplingPhase(NamedTuple):
         Where draws are folded one program after another is compiled, which takes up less memory.
         """
         if tuning is not None and not self.program.kernel.remembers and not request.folded:
-            anywhere = np.zeros((placement.num_chains, self.program.target.dim), request.dtype)
-            prepare_phase(self.program, placement, root, anywhere, tuning, self.capacity)
+            prepare_phase(self.program, placement, root, self._anywhere(request), tuning, self.capacity)
+
+    def prepare_start(self, request: Request, placement: Placement) -> None:
+        """Begin to compile what is evaluated at the starts, unless scouts are to do so by a program of their own."""
+        dim = self.program.target.dim
+        scouts = request.sampler.num_scouts(dim)
+        if request.folded or (scouts is not None and placement.part(scouts).layout != placement.layout):
+            return
+        target = placement.place(self.program.target, split=False)
+        rows = placement.place(placement.pad(self._anywhere(request)), split=True)
+        ensemble_at.ahead(request.sampler.first_kernel(dim), target, rows, placement.layout)
+
+    def _anywhere(self, request: Request) -> np.ndarray:
+        return np.zeros((request.num_chains, self.program.target.dim), request.dtype)
 
 
 class Phase(NamedTuple):

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
-from shoal.compiling import compiled_briefly
+from shoal.compiling import compiled
 from shoal.diagnostics.findings import Finding
 from shoal.models.model import Model
 from shoal.target import Target
@@ -126,7 +126,7 @@ def _in_order(points: np.ndarray, group: np.ndarray) -> tuple[np.ndarray, np.nda
     return points[order], rank[group]
 
 
-@compiled_briefly
+@compiled
 def _drawn(
     target: Target, key: PRNGKeyArray, attempt: Int[Array, ""], num: int, dtype: type
 ) -> tuple[Float[Array, "num dim"], Bool[Array, " num"]]:

@@ -20,7 +20,7 @@ from shoal.run import compile_phase, drive, enter, frozen, on_host, revived, sha
 from shoal.samplers.staged import Staged
 from shoal.session import Phase, Session, first_tuning
 from shoal.statistics import Health
-from shoal.warmup.stages import Left, Stages
+from shoal.warmup.stages import Left, Sampling, Stages
 from shoal.watching.record import Told
 
 # Where warmup keeps no draws, a chunk of it may have any length.
@@ -153,7 +153,14 @@ def _staged(session: Session, draws: WarmupDraws | None) -> Warm:
     foresee = lambda tuning: session.sampling.prepare(request, placement, root, sampler.frozen(tuning))
     most = request.num_warmup
     stages = Stages(
-        session.sampling.program.target, placement, root, starts.position, most, tell, starts.chosen, foresee
+        session.sampling.program.target,
+        placement,
+        root,
+        starts.position,
+        most,
+        tell,
+        starts.chosen,
+        Sampling(*session.sampling, foresee),
     )
     stages.clock = session.stop.clock
     visited = Visited()

@@ -30,7 +30,7 @@ class Adaptation(eqx.Module):
         Args:
             memory: from `init` or the update before.
             tuning: that the sweep was made with.
-            tiles: the sweep's `Transition`, leaves `[tiles, draws, tile, ...]`; see `Pool.sum`.
+            tiles: what it watches of the sweep, leaves `[tiles, draws, tile, ...]`; see `Pool.sum`.
             pool: sums over all chains.
             progress: the fraction of the warmup that is done, in [0, 1).
         """
@@ -40,7 +40,7 @@ class Adaptation(eqx.Module):
         return tuning
 
     def watch(self, transition: Transition) -> PyTree:
-        """What `update` needs to see of a sweep."""
+        """What `update` needs to see of a sweep: all of it by default."""
         return transition
 
 
@@ -71,8 +71,8 @@ class Chain(Adaptation):
         self, memory: PyTree, tuning: Tuning, tiles: PyTree, pool: Pool, progress: Float[Array, ""]
     ) -> tuple[PyTree, Tuning]:
         memories = []
-        for part, part_memory in zip(self.parts, memory, strict=True):
-            part_memory, tuning = part.update(part_memory, tuning, tiles, pool, progress)
+        for part, part_memory, watched in zip(self.parts, memory, tiles, strict=True):
+            part_memory, tuning = part.update(part_memory, tuning, watched, pool, progress)
             memories.append(part_memory)
         return tuple(memories), tuning
 
@@ -80,6 +80,9 @@ class Chain(Adaptation):
         for part, part_memory in zip(self.parts, memory, strict=True):
             tuning = part.freeze(part_memory, tuning)
         return tuning
+
+    def watch(self, transition: Transition) -> PyTree:
+        return tuple(part.watch(transition) for part in self.parts)
 
 
 class During(Adaptation):
@@ -109,6 +112,9 @@ class During(Adaptation):
 
     def freeze(self, memory: PyTree, tuning: Tuning) -> Tuning:
         return self.part.freeze(memory, tuning)
+
+    def watch(self, transition: Transition) -> PyTree:
+        return self.part.watch(transition)
 
 
 def select(condition: Array, new: PyTree, old: PyTree) -> PyTree:

@@ -66,11 +66,16 @@ class StepSize(Adaptation):
         return self.Memory(log + math.log(self.head_start), zero, log, zero, jnp.asarray(True))
 
     def update(
-        self, memory: PyTree, tuning: Tuning, tiles: Transition, pool: Pool, progress: Float[Array, ""]
+        self,
+        memory: PyTree,
+        tuning: Tuning,
+        tiles: Float[Array, "tiles draws tile"],
+        pool: Pool,
+        progress: Float[Array, ""],
     ) -> tuple[PyTree, Tuning]:
         capped = 1.0 / jnp.maximum(4.0, 1.0 + SHARE * pool.count * (1.0 / self.target_accept - 1.0))
         floor = jnp.where(progress < self.patience, jnp.minimum(FLOOR, capped), capped)
-        inverse = pool.sum(lambda draws: 1.0 / jnp.maximum(draws.info.acceptance_rate, floor), tiles)
+        inverse = pool.sum(lambda acceptance: 1.0 / jnp.maximum(acceptance, floor), tiles)
         # Then it begins anew from where it is, so that what was done for a stuck chain is soon undone.
         anew = memory.patient & (progress >= self.patience)
         anchor = jnp.where(anew, memory.settled, memory.anchor)
@@ -82,6 +87,9 @@ class StepSize(Adaptation):
         settled = memory.settled + weight(count) * (log - memory.settled)
         tuning = eqx.tree_at(lambda t: t.step_size, tuning, jnp.exp(log))
         return self.Memory(anchor, shortfall, settled, count, progress < self.patience), tuning
+
+    def watch(self, transition: Transition) -> Float[Array, "*block chains"]:
+        return transition.info.acceptance_rate
 
     def freeze(self, memory: PyTree, tuning: Tuning) -> Tuning:
         return eqx.tree_at(lambda t: t.step_size, tuning, jnp.exp(memory.settled))

@@ -17,7 +17,7 @@ from numpyro import handlers
 from numpyro.primitives import Messenger
 
 from shoal.bridges.sites import HANDLERS, drawn_batch, trace
-from shoal.compiling import compiled_briefly
+from shoal.compiling import compiled
 from shoal.models import datasets
 from shoal.models.precision import current
 
@@ -79,7 +79,7 @@ class SiteObserved:
         return {name: one[name] for name, _ in self.shapes if np.array_equal(one[name], other[name], equal_nan=True)}
 
 
-@compiled_briefly
+@compiled
 def _observed(observed: SiteObserved, data: Any, key: Any) -> dict[str, Any]:
     """The values of the observed sites at a point that the key says."""
     sites = trace(observed.program.prepared(), key, *observed.program.call.join(data))

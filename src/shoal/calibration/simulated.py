@@ -8,7 +8,7 @@ import jax
 import numpy as np
 from jaxtyping import PRNGKeyArray
 
-from shoal.compiling import compiled_briefly
+from shoal.compiling import compiled
 from shoal.models import datasets
 from shoal.models.causes import cause
 from shoal.models.model import Model
@@ -130,7 +130,7 @@ def log_densities(model: Model, values: Mapping[str, np.ndarray], data: Any, dty
     return np.nan_to_num(np.asarray(level, np.float64), nan=-np.inf)
 
 
-@compiled_briefly
+@compiled
 def _at_truth(target: Target, unconstrain: Callable[..., Any], values: Any, data: Any) -> Any:
     def of_one(values: Any, data: Any) -> Any:
         position = unconstrain(values, data)

@@ -6,6 +6,7 @@ kick of a step and the first of the next use the same gradient and are done at o
 """
 
 import abc
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import equinox as eqx
@@ -14,7 +15,7 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int, PyTree
 
-from shoal.dynamics.metrics import Metric
+from shoal.dynamics.metrics import LowRank, Metric
 from shoal.target import Target
 
 
@@ -75,15 +76,6 @@ class Splitting(eqx.Module):
     def drift(self, fraction: float | Array, phase: Phase) -> Phase:
         """The position moves, for a fraction of a step; the momentum stands, and the gradient is out of date."""
 
-    def between(self, phase: Phase) -> Phase:
-        """All of a step but its outer kicks and its last gradient."""
-        kicks, drifts = self.integrator
-        phase = self.drift(drifts[0], phase)
-        for kick, drift in zip(kicks[1:-1], drifts[1:], strict=True):
-            position, momentum, _ = phase
-            phase = self.drift(drift, self.kick(kick, (position, momentum, self.target.gradient(position))))
-        return phase
-
     def integrate(self, start: Phase, num_steps: Int[Array, ""]) -> tuple[Phase, Float[Array, " chains"]]:
         """`num_steps` steps for every chain, and the log density at the end.
 
@@ -92,19 +84,34 @@ class Splitting(eqx.Module):
             num_steps: at least 1, the same for all chains.
 
         Returns:
-            The end point with its gradient, and its log density. Inner steps ask for the gradient alone.
+            The end point with its gradient, and its log density. All but the last gradient are asked for alone, and a
+            metric with directions costs their products only where some of them count.
         """
-        first, last = self.integrator.kicks[0], self.integrator.kicks[-1]
+        if not isinstance(self.metric, LowRank):
+            return self._integrated(start, num_steps)
+        plain = eqx.tree_at(lambda flow: flow.metric, self, self.metric.diagonal)
+        whole, simple = (lambda *at, flow=flow: flow._integrated(*at) for flow in (self, plain))
+        return jax.lax.cond(self.metric.has_directions, whole, simple, start, num_steps)
 
-        def step(_: Int[Array, ""], phase: Phase) -> Phase:
-            position, momentum, _gradient = self.between(phase)
-            return self.kick(first + last, (position, momentum, self.target.gradient(position)))
+    def _integrated(self, start: Phase, num_steps: Int[Array, ""]) -> tuple[Phase, Float[Array, " chains"]]:
+        kicks, drifts = self.integrator
+        stages, to_next = len(drifts), (*kicks[1:-1], kicks[0] + kicks[-1])
 
-        return self.finish(jax.lax.fori_loop(0, num_steps - 1, step, self.kick(first, start)))
+        def one_gradient(number: Int[Array, ""], phase: Phase) -> Phase:
+            # One gradient to a turn whatever the number of stages: the log density is compiled once for all of them.
+            drift, kick = (self._fraction(fractions, number % stages) for fractions in (drifts, to_next))
+            position, momentum, _ = self.drift(drift, phase)
+            return self.kick(kick, (position, momentum, self.target.gradient(position)))
+
+        return self.finish(jax.lax.fori_loop(0, stages * num_steps - 1, one_gradient, self.kick(kicks[0], start)))
+
+    def _fraction(self, fractions: Sequence[float | Array], stage: Int[Array, ""]) -> float | Array:
+        """Of one of the stages."""
+        return fractions[0] if len(fractions) == 1 else jnp.asarray(fractions, self.step_size.dtype)[stage]
 
     def finish(self, phase: Phase) -> tuple[Phase, Float[Array, " chains"]]:
-        """All of the last step but its first kick, and the log density at the end."""
-        position, momentum, _ = self.between(phase)
+        """The last drift, the log density there, and the last kick."""
+        position, momentum, _ = self.drift(self.integrator.drifts[-1], phase)
         log_density, gradient = self.target(position)
         return self.kick(self.integrator.kicks[-1], (position, momentum, gradient)), log_density
 

@@ -9,7 +9,7 @@ import abc
 
 import equinox as eqx
 import jax
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
 
 class Metric(eqx.Module):
@@ -62,6 +62,16 @@ class LowRank(Metric):
     scale: Float[Array, " dim"]
     directions: Float[Array, "dim rank"]
     stretch: Float[Array, " rank"]
+
+    @property
+    def diagonal(self) -> Diagonal:
+        """The metric without its directions."""
+        return Diagonal(self.scale)
+
+    @property
+    def has_directions(self) -> Bool[Array, ""]:
+        """Whether any of its directions counts."""
+        return (self.stretch != 1.0).any()
 
     def velocity(self, momentum: Float[Array, "chains dim"]) -> Float[Array, "chains dim"]:
         return self.scale[None] * self._along(momentum, self.stretch - 1.0)

@@ -21,7 +21,7 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, PyTree
 
-from shoal.compiling import compiled, compiled_briefly
+from shoal.compiling import compiled
 from shoal.mesh import OneTile
 from shoal.program import Program, Run
 from shoal.run import on_mesh
@@ -117,7 +117,7 @@ def roots_of(root: PRNGKeyArray, numbers: Int[np.ndarray, " rows"]) -> PRNGKeyAr
     return jax.vmap(jax.random.fold_in, in_axes=(None, 0))(root, jnp.asarray(numbers, jnp.uint32))
 
 
-@compiled_briefly
+@compiled
 def starting_points(
     target: Target, roots: PRNGKeyArray, data: PyTree, attempt: Int[Array, ""], num: int, dtype: type
 ) -> tuple[Float[Array, "rows num dim"], Bool[Array, "rows num"]]:

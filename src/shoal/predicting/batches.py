@@ -8,7 +8,7 @@ import jax
 import numpy as np
 from jaxtyping import PRNGKeyArray
 
-from shoal.compiling import compiled_briefly
+from shoal.compiling import compiled
 from shoal.models.causes import cause
 from shoal.models.precision import shape_of
 from shoal.randomness import root_key
@@ -91,7 +91,7 @@ def _sizes(points: Points, structs: Mapping[str, Any]) -> tuple[int, int]:
     return beside, min(-(-points.total // beside), max(1, most // beside))
 
 
-@compiled_briefly
+@compiled
 def _at_points(
     draw: Draw, beside: int, data: Any, root: PRNGKeyArray, chain: Any, number: Any, values: Any
 ) -> dict[str, jax.Array]:

@@ -9,6 +9,7 @@ from jax.typing import DTypeLike
 
 from shoal import kernels
 from shoal.adaptation import Adaptation
+from shoal.kernels.base import AnyKernel
 from shoal.kernels.jittered_hmc import JitteredHMCTuning
 from shoal.kernels.nuts import NUTSTuning
 from shoal.samplers.base import Sampler, check_one_of, check_positive, check_whole
@@ -19,6 +20,7 @@ from shoal.warmup.phases import (
     MOST_SCOUTS,
     SCOUTS,
     burn_in,
+    burn_in_kernel,
     scouted,
     settle,
     settling_adaptation,
@@ -71,10 +73,13 @@ class Auto(Staged):
         return self if num_chains >= FEW_CHAINS else AutoFewChains(self.target_accept, self.max_steps)
 
     def kernel(self) -> kernels.JitteredHMC:
-        return dataclasses.replace(self.warmup_kernel(), retries=0 if self.retry == NEVER else RETRIES)
+        return settling_kernel(self.max_steps, retries=0 if self.retry == NEVER else RETRIES)
 
-    def warmup_kernel(self) -> kernels.JitteredHMC:
-        return settling_kernel(self.max_steps)
+    def first_kernel(self, dim: int) -> AnyKernel:
+        return burn_in_kernel() if dim > 1 else self.kernel()
+
+    def num_scouts(self, dim: int) -> int:
+        return min(max(SCOUTS, dim), MOST_SCOUTS)
 
     def adaptation(self) -> Adaptation:
         return settling_adaptation(self.target_accept)
@@ -84,20 +89,19 @@ class Auto(Staged):
         return dataclasses.replace(first, metric=unit(dim).metric(dtype), finer=jnp.asarray(1.0, dtype))
 
     def expected(self, dim: int, dtype: DTypeLike) -> JitteredHMCTuning:
-        first = self.tuning(dim, dtype)
-        return first if self.retry == ALWAYS else dataclasses.replace(first, finer=None)
+        return dataclasses.replace(self.tuning(dim, dtype), finer=None)
 
     def frozen(self, tuning: JitteredHMCTuning) -> JitteredHMCTuning:
         assert tuning.finer is not None
         finer = jnp.maximum(tuning.finer, FINER) if self.retry == ALWAYS else tuning.finer
         if self.retry == NEVER or jnp.rint(finer) < 2:
             finer = None
-        return dataclasses.replace(tuning, metric=simplest(tuning.metric), finer=finer)
+        return dataclasses.replace(tuning, finer=finer)
 
     def warm_up(self, stages: Stages, dim: int, dtype: DTypeLike) -> Warmed:
-        kernel = self.warmup_kernel()
-        stages.scout(min(max(SCOUTS, dim), MOST_SCOUTS))
-        stages.prepare(kernel, self.adaptation(), self.tuning(dim, dtype))
+        kernel = self.kernel()
+        stages.scout(self.num_scouts(dim))
+        stages.prepare(kernel, self.adaptation(), self.expected(dim, dtype))
         burnt = burn_in(stages, dim, dtype)
         stages.burnt_in = burnt.draws > 0
         ahead = scouted(stages, burnt, kernel, self.target_accept, dtype)

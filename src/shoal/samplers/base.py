@@ -35,6 +35,14 @@ class Sampler(eqx.Module):
         """The tuning that warmup begins with."""
         return self.kernel().tuning(dim, dtype)
 
+    def first_kernel(self, dim: int) -> AnyKernel:
+        """How chains move at first."""
+        return self.warmup_kernel()
+
+    def num_scouts(self, dim: int) -> int | None:
+        """How many chains move at first, about; None where all do."""
+        return None
+
     def expected(self, dim: int, dtype: DTypeLike) -> Any | None:
         """A tuning of the form that sampling has as a rule, so that it is compiled early; None if none is known."""
         return self.tuning(dim, dtype)

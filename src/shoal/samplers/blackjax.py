@@ -181,7 +181,7 @@ class WindowAdapted(_BlackJAX, Staged):
         draws = min(stages.most, MOST_DRAWS)
         windows = Lifted(Windows(self.functions, self.options, draws))
         stages.phase = "window adaptation"
-        stages.play(windows, Fixed(), {}, 1, brief=False)
+        stages.play(windows, Fixed(), {}, 1)
         stages.draws += draws - 1
         assert stages.run is not None
         found = jax.tree.map(lambda leaf: np.asarray(leaf)[stages.placement.rows], stages.run.ensemble.memory)

@@ -24,7 +24,7 @@ def few_chains(
     dim = stages.position.shape[1]
     setting, seen, price, settled = Setting.first(dim)._replace(integrator=LEAPFROG), None, np.inf, False
     for draws in FEW_CHAINS_DRAWS:
-        trail, tuning = stages.play(kernel, adaptation, tuning, draws, brief=False)
+        trail, tuning = stages.play(kernel, adaptation, tuning, draws)
         seen = look(trail, seen, stages, worth=1.0)
         setting = relearned(seen, setting._replace(step_size=float(tuning.step_size)))
         tuning = NUTSTuning(jnp.asarray(setting.step_size, dtype), setting.whitening.metric(dtype))
@@ -34,5 +34,5 @@ def few_chains(
         if settled or stages.exhausted:
             break
     # The metric is new: its step size is found with it, and neither changes afterwards.
-    _, tuning = stages.play(kernel, adaptation, tuning, FEW_CHAINS_LAST, brief=False)
+    _, tuning = stages.play(kernel, adaptation, tuning, FEW_CHAINS_LAST)
     return Phase("settling", seen, setting, settled, stages.draws - begun[0], stages.gradients - begun[1]), tuning

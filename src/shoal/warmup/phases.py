@@ -62,9 +62,14 @@ SAME_PRICE, SAME_LENGTH = 1.25, 2.0
 ADAPTING = 0.5
 
 
-def settling_kernel(max_steps: int) -> JitteredHMC:
+def burn_in_kernel() -> Microcanonical:
+    """The kernel of burn-in, in more than one dimension."""
+    return Microcanonical()
+
+
+def settling_kernel(max_steps: int, retries: int = 0) -> JitteredHMC:
     """The kernel of settling, racing and sampling: two-stage splittings are its data, so it is one program."""
-    return JitteredHMC(integrator=TWO_LEAPFROGS, max_steps=max(1, max_steps // 2))
+    return JitteredHMC(integrator=TWO_LEAPFROGS, max_steps=max(1, max_steps // 2), retries=retries)
 
 
 def settling_adaptation(target_accept: float) -> During:
@@ -173,7 +178,7 @@ def burn_in(stages: Stages, dim: int, dtype: DTypeLike) -> Phase:
     begun, stages.phase = (stages.draws, stages.gradients), "burn-in"
     whitening, seen, patience = unit(dim), None, PATIENCE
     if dim > 1:
-        kernel, adaptation = Microcanonical(), LAPS(precondition=False)
+        kernel, adaptation = burn_in_kernel(), LAPS(precondition=False)
         tuning = _with_metric(kernel.tuning(dim, dtype), whitening, dtype)
         for _ in range(BURN_IN_STAGES):
             trail, tuning = stages.play(kernel, adaptation, tuning, BURN_IN_STAGE)
@@ -255,7 +260,7 @@ def _stage(
     # Short trajectories until the metric can be trusted: a long one in a wrong metric is paid for in full.
     longest = most_steps * setting.step_size
     cut, shorter = longest < setting.trajectory, setting._replace(trajectory=min(setting.trajectory, longest))
-    trail, tuning = stages.play(kernel, settling_adaptation(target_accept), shorter.tuning(dtype), draws)
+    trail, tuning = stages.play(kernel, settling_adaptation(target_accept), shorter.learning(dtype), draws)
     seen = look(trail, before, stages)
     adapted = setting._replace(step_size=float(tuning.step_size))
     setting = corrected(kernel, adapted, fixed(seen.trail), target_accept)
@@ -274,7 +279,7 @@ def _smoother(stages: Stages, setting: Setting, kernel: JitteredHMC, target_acce
     """The setting with the splitting that takes fewer gradients for a draw that is accepted: a short stage for each."""
 
     def tried(one: Setting) -> tuple[float, Setting]:
-        trail, tuning = stages.play(kernel, settling_adaptation(target_accept), one.tuning(dtype), DUEL_DRAWS)
+        trail, tuning = stages.play(kernel, settling_adaptation(target_accept), one.learning(dtype), DUEL_DRAWS)
         late = fixed(trail.late(1.0 - ADAPTING))
         one = corrected(kernel, one._replace(step_size=float(tuning.step_size)), late, target_accept)
         return one.gradients_per_draw(kernel) / one.acceptance(kernel, late), one

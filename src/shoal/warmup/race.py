@@ -140,7 +140,7 @@ def race(
     asks = lambda setting, draws: draws * setting.gradients_per_draw(kernel) * stages.num_chains
 
     def adapted(setting: Setting, draws: int) -> Tried:
-        trail, tuning = stages.play(kernel, adaptation, setting.tuning(dtype), draws)
+        trail, tuning = stages.play(kernel, adaptation, setting.learning(dtype), draws)
         whole = trail.thinned(LONGEST)
         return made(setting._replace(step_size=float(tuning.step_size)), fixed(whole.late(1.0 - ADAPTING)), whole)
 
@@ -159,7 +159,7 @@ def race(
     while own and not stages.exhausted and not first.told:
         if taken() + asks(setting, draws) > budget(first.entry):
             break
-        later = stages.play(kernel, adaptation, setting.tuning(dtype), draws, learning=False)[0].thinned(LONGEST)
+        later = stages.play(kernel, adaptation, setting.learning(dtype), draws, learning=False)[0].thinned(LONGEST)
         trail = later if trail is None else trail.joined(later)
         # Always from the step size of the draws: what one stuck chain takes off it, it takes off once.
         first = made(setting, trail, trail)

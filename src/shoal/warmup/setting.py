@@ -1,5 +1,6 @@
 """A choice of metric, splitting, step size and trajectory length, and how draws change it."""
 
+import dataclasses
 from typing import NamedTuple
 
 import jax.numpy as jnp
@@ -85,6 +86,10 @@ class Setting(NamedTuple):
         step, longest, shortest, finer = (jnp.asarray(number, dtype) for number in numbers)
         metric, integrator = self.whitening.metric(dtype), self.integrator.as_arrays(dtype)
         return JitteredHMCTuning(step, longest, shortest, metric, integrator, finer)
+
+    def learning(self, dtype: DTypeLike) -> JitteredHMCTuning:
+        """The tuning for draws from which it is learned: none is tried again."""
+        return dataclasses.replace(self.tuning(dtype), finer=None)
 
 
 def guessed(family: str, whitening: Whitening, position: np.ndarray, gradient: np.ndarray) -> Setting:

@@ -4,6 +4,7 @@ import contextlib
 import itertools
 import time
 from collections.abc import Callable, Hashable, Iterator
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import equinox as eqx
@@ -13,34 +14,42 @@ from jaxtyping import Float, PRNGKeyArray
 
 from shoal.adaptation.base import Adaptation
 from shoal.kernels.base import AnyKernel
+from shoal.kernels.jittered_hmc import Jittered
 from shoal.mesh import Placement
 from shoal.paths import like
 from shoal.program import Program, Run
 from shoal.run import (
     Whereabouts,
-    advance,
-    compile_phase,
-    enter,
-    frozen,
     on_host,
-    prepare_phase,
     resume,
     revived,
     shape_of_ensemble,
     start,
-    sweeps_as_array,
     whereabouts,
 )
 from shoal.target import Target
 from shoal.warmup.ledger import Ledger, NoLedger, Played
 from shoal.warmup.modes import outweighed
+from shoal.warmup.playing import CAPACITY, OwnProgram, Playing, SamplingProgram
 from shoal.warmup.scouts import leaders, those_of, together
 from shoal.warmup.trail import FEW_CHAINS, Trail, keep_trail
 
-# Draws that go to the host at a time: the buffer on the device is as long, whatever the stage.
-CAPACITY = 10
 # Starts that must have a scout in the upper of two modes before those in the lower, without mass, are lost.
 FEWEST_STARTS = 2
+
+
+class Sampling(NamedTuple):
+    """What follows the warmup.
+
+    Attributes:
+        program: of it, which plays the stages that have its kernel.
+        capacity: of that.
+        foresee: told the tuning that it may turn out to have, as soon as something is known of it.
+    """
+
+    program: Program
+    capacity: int
+    foresee: Callable[[Any], None]
 
 
 class Left(NamedTuple):
@@ -93,7 +102,7 @@ class Stages:
         most: int,
         tell: Callable[["Stages", float], None],
         chosen: bool = False,
-        foresee: Callable[[Any], None] = lambda tuning: None,
+        sampling: Sampling | None = None,
     ) -> None:
         """Begin at the starts.
 
@@ -105,11 +114,12 @@ class Stages:
             most: draws of every chain; no stage begins after as many.
             tell: told after every few draws, with their mean acceptance.
             chosen: whether the starts are where the user wants them: then nobody is given up.
-            foresee: told the tuning that sampling may turn out to have, as soon as something is known of it.
+            sampling: what follows the warmup, if anything is compiled for it.
         """
         self.target, self.placement, self.root, self.tell = target, placement, root, tell
+        self._sampling = sampling
         self._targets = {placement.layout.devices: target}
-        self.position, self.most, self._chosen, self._foresee = position, most, chosen, foresee
+        self.position, self.most, self._chosen = position, most, chosen
         self.run: Run | None = None
         self._all = placement
         self._starts = together(position)
@@ -256,14 +266,23 @@ class Stages:
         shared = self.placement.layout == self._all.layout
         with self._compiling(("prepare", kernel)):
             for placement in (self.placement,) if shared else (self.placement, self._all):
-                program = Program(self._target_at(placement), kernel, adaptation, {}, keep_trail, brief=True)
-                position = np.resize(self.position, (placement.num_chains, program.target.dim))
-                prepare_phase(program, placement, self.root, position, tuning, CAPACITY)
+                playing = self._playing(kernel, adaptation, placement)
+                position = np.resize(self.position, (placement.num_chains, playing.program.target.dim))
+                playing.prepare(placement, self.root, position, tuning)
+
+    def _playing(self, kernel: AnyKernel, adaptation: Adaptation, placement: Placement) -> Playing:
+        """By what program stages of a kernel are played: by that of sampling where it has this kernel."""
+        target = self._target_at(placement)
+        if self._sampling is None or kernel != self._sampling.program.kernel or not isinstance(kernel, Jittered):
+            return OwnProgram(Program(target, kernel, adaptation, {}, keep_trail))
+        program, capacity, _ = self._sampling
+        return SamplingProgram(replace(program, target=target), capacity, adaptation, self._all.num_chains)
 
     def foresee(self, tuning: Any) -> None:
         """Say what tuning sampling may turn out to have, so that it can be compiled meanwhile."""
         with self._compiling("foresee"):
-            self._foresee(tuning)
+            if self._sampling is not None:
+                self._sampling.foresee(tuning)
 
     def play(
         self,
@@ -271,7 +290,6 @@ class Stages:
         adaptation: Adaptation,
         tuning: Any,
         draws: int,
-        brief: bool = True,
         learning: bool = True,
     ) -> tuple[Trail, Any]:
         """`draws` draws of every chain, one to a sweep.
@@ -281,39 +299,36 @@ class Stages:
             adaptation: how the tuning is learned meanwhile.
             tuning: to begin with.
             draws: of every chain.
-            brief: as of the `Program`.
             learning: whether it is; else the tuning stays what an adaptation leaves that has ended.
 
         Returns:
             What they left, and the tuning that the adaptation has settled on.
         """
-        program = Program(self._target_at(self.placement), kernel, adaptation, {}, keep_trail, brief=brief)
+        playing = self._playing(kernel, adaptation, self.placement)
         asked = {"kernel": type(kernel).__name__, "draws": draws, "chains": self.num_chains}
         self._number += 1
         if (played := self.ledger.recall(self._number, asked)) is not None:
-            return self._again(played, program, tuning, draws)
+            return self._again(played, playing.program, tuning, draws)
         began = self.clock() - self.compile_seconds
         run, structure = self.ready(kernel, tuning), jax.tree.structure(tuning)
         with self._compiling(("enter", self.placement.layout, adaptation, structure)):
-            run = enter(program, run, self.placement, draws, learning)
+            run = playing.enter(run, self.placement, draws, learning)
         with self._compiling(("play", self.placement.layout, kernel, adaptation, structure)) as new:
             if new:
-                compile_phase(program, run, self.placement, CAPACITY)
-                frozen(program, run, self.placement)
+                playing.compile(run, self.placement)
         kept, done = [], 0
         while done < draws:
             count = min(CAPACITY, draws - done)
-            run, buffer = advance(program, run, sweeps_as_array(count), self.placement, CAPACITY)
+            run, part = playing.play(run, count, self.placement)
             self.tuning = run.tuning
-            part = {name: np.asarray(leaf)[:count, self.placement.rows] for name, leaf in buffer.items()}
             kept.append(part)
             done += count
             self.draws += count
-            self.gradients += int(part["gradients"].sum(dtype=np.int64))
-            self.tell(self, float(part["acceptance"].mean()))
-        settled = frozen(program, run, self.placement)
+            self.gradients += int(part.gradients.sum(dtype=np.int64))
+            self.tell(self, float(part.acceptance.mean()))
+        settled = playing.settled(run, self.placement)
         self.run = run
-        trail = Trail(**{name: np.concatenate([part[name] for part in kept]) for name in kept[0]})
+        trail = Trail(*(np.concatenate(parts) for parts in zip(*kept, strict=True)))
         seconds = self.clock() - self.compile_seconds - began
         left = on_host(run.ensemble, self.placement)
         self.ledger.record(
