@@ -26,7 +26,7 @@ from shoal.run import _advance, begin, enter, sweeps_as_array
 from shoal.samplers import HMC
 
 BY_HAND = HMC(step_size=0.3, num_steps=5)
-LARGE = {"_advance", "_drawn", "ensemble_at"}
+LARGE = {"_advance", "ensemble_at"}
 ASKED = {"num_chains": 4, "num_samples": 20, "num_warmup": 0, "sampler": BY_HAND, "progress_bar": False}
 
 

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, PyTree
 
-from shoal.adaptation.base import Adaptation
+from shoal.adaptation.base import Adaptation, select
 from shoal.compiling import compiled
 from shoal.mesh import OneTile
 from shoal.sweep import learned
@@ -50,17 +50,24 @@ class Learner:
             learning: whether it is; else its time is over from the first draw on.
         """
         self._adaptation, self._most = adaptation, most
-        self._length, self._made = length, 0 if learning else length
+        self._length, self._made, self._seen = length, 0 if learning else length, 0
         self.step_size = self.settled = step_size
-        self._memory = jax.tree.map(np.asarray, _begun(adaptation, Sized(step_size)))
+        shape = eqx.filter_eval_shape(adaptation.init, Sized(step_size))
+        self._memory = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), shape)
+
+    def prepare(self) -> None:
+        """Begin to compile what `learn` does, in the background."""
+        _later.ahead(*self._arguments(np.ones(self._most, self.step_size.dtype)))
 
     def learn(self, acceptance: Float[np.ndarray, " chains"]) -> None:
         """One draw later, made with `step_size` and accepted with these probabilities."""
-        counts = (np.asarray(count, np.int32) for count in (acceptance.size, self._made, self._length))
+        self._memory, self.step_size, self.settled = jax.tree.map(np.asarray, _later(*self._arguments(acceptance)))
+        self._made, self._seen = self._made + 1, self._seen + 1
+
+    def _arguments(self, acceptance: np.ndarray) -> tuple[Any, ...]:
+        counts = [np.asarray(count, np.int32) for count in (acceptance.size, self._made, self._length, self._seen)]
         padded = np.append(acceptance, np.ones(self._most - acceptance.size, acceptance.dtype))
-        later = _later(self._adaptation, self._memory, Sized(self.step_size), padded, *counts)
-        self._memory, self.step_size, self.settled = jax.tree.map(np.asarray, later)
-        self._made += 1
+        return self._adaptation, self._memory, Sized(self.step_size), padded, *counts
 
 
 class _First(OneTile):
@@ -72,11 +79,6 @@ class _First(OneTile):
 
 
 @compiled
-def _begun(adaptation: Adaptation, tuning: Sized) -> PyTree:
-    return adaptation.init(tuning)
-
-
-@compiled
 def _later(
     adaptation: Adaptation,
     memory: PyTree,
@@ -85,8 +87,10 @@ def _later(
     chains: Count,
     made: Count,
     length: Count,
+    seen: Count,
 ) -> tuple[PyTree, Any, Any]:
     acceptance, chains, made, length = (jnp.asarray(part) for part in (acceptance, chains, made, length))
+    memory = select(jnp.asarray(seen) == 0, adaptation.init(tuning), memory)
     pool = _First(jnp.arange(acceptance.size)[None], chains.astype(acceptance.dtype))
     memory, tuning = learned(adaptation, memory, tuning, acceptance[None, None], pool, made, length)
     return memory, tuning.step_size, adaptation.freeze(memory, tuning).step_size

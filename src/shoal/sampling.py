@@ -20,6 +20,7 @@ from shoal.drawing import sampled
 from shoal.durable.at_url import known_of, mirrored
 from shoal.durable.folder import Beginning, RunFolder, beginning_of
 from shoal.durable.identity import differences, identity, other_run
+from shoal.ensemble import Ensemble
 from shoal.models.model import Model
 from shoal.objects import Objects, place_of
 from shoal.paths import by_path
@@ -214,10 +215,9 @@ def carried_out(
         check_together(request.sampler.name, moves, target, placement, request.dtype)
         root = root_key(call.seed)
         sampling = SamplingPhase.of(request, model, spread, placement)
-        if there is None:
-            sampling.prepare_start(request, placement)
+        evaluate = sampling.evaluation(request, placement) if there is None else None
         sampling.prepare(request, placement, root, expected_tuning(request, target.dim))
-        starts = _starts(call, model, target, root, there)
+        starts = _starts(call, model, target, root, there, evaluate)
         groups = call.num_superchains or default_superchains(num_chains)
         groups = int(groups) if call.initial_positions is None else int(starts.superchain.max()) + 1
         settings = recorded_settings(request, model, placement, groups, call.seed)
@@ -241,7 +241,14 @@ def carried_out(
     return result if folder is None or folder.mirror is None else folder.mirror.delivered(result, stop)
 
 
-def _starts(call: Call, model: Model, target: Target, root: Any, there: Beginning | None) -> Starts:
+def _starts(
+    call: Call,
+    model: Model,
+    target: Target,
+    root: Any,
+    there: Beginning | None,
+    evaluate: Callable[[np.ndarray], Ensemble] | None,
+) -> Starts:
     """Where the chains begin: as given, as a run on disk began, or anywhere."""
     request = call.request
     if call.initial_positions is not None:
@@ -249,7 +256,7 @@ def _starts(call: Call, model: Model, target: Target, root: Any, there: Beginnin
     if there is not None and not there.starts.chosen:
         return there.starts
     groups = int(call.num_superchains or default_superchains(request.num_chains))
-    return dispersed(model, target, root, request.num_chains, groups, request.dtype)
+    return dispersed(model, target, root, request.num_chains, groups, request.dtype, evaluate)
 
 
 def _begun(folder: RunFolder, there: Beginning | None, asked: Beginning) -> None:

@@ -20,6 +20,7 @@ from shoal.diagnostics.unkept import nothing_kept, unkept
 from shoal.diagnostics.visited import Visited
 from shoal.durable.folder import Checkpoint, RunFolder
 from shoal.durable.identity import log_density_differs, other_run
+from shoal.ensemble import Ensemble
 from shoal.mesh import Placement
 from shoal.models.model import Model
 from shoal.paths import by_path, like
@@ -100,15 +101,22 @@ class SamplingPhase(NamedTuple):
         if tuning is not None and not self.program.kernel.remembers and not request.folded:
             prepare_phase(self.program, placement, root, self._anywhere(request), tuning, self.capacity)
 
-    def prepare_start(self, request: Request, placement: Placement) -> None:
-        """Begin to compile what is evaluated at the starts, unless scouts are to do so by a program of their own."""
-        dim = self.program.target.dim
-        scouts = request.sampler.num_scouts(dim)
-        if request.folded or (scouts is not None and placement.part(scouts).layout != placement.layout):
-            return
-        target = placement.place(self.program.target, split=False)
-        rows = placement.place(placement.pad(self._anywhere(request)), split=True)
-        ensemble_at.ahead(request.sampler.first_kernel(dim), target, rows, placement.layout)
+    def evaluation(self, request: Request, placement: Placement) -> Callable[[np.ndarray], Ensemble] | None:
+        """What is evaluated at the starts, by the program that the run begins with, which begins to be compiled.
+
+        Returns:
+            From the positions of all chains to what is there; None where scouts have a program of their own.
+        """
+        dim, sampler = self.program.target.dim, request.sampler
+        scouts = sampler.num_scouts(dim) if request.ends_itself else None
+        kernel = sampler.first_kernel(dim) if request.ends_itself else sampler.warmup_kernel()
+        if kernel is None or (scouts is not None and placement.part(scouts).layout != placement.layout):
+            return None
+        target, layout = placement.place(self.program.target, split=False), placement.layout
+        rows = lambda position: placement.place(placement.pad(position), split=True)
+        if not request.folded:
+            ensemble_at.ahead(kernel, target, rows(self._anywhere(request)), layout)
+        return lambda position: on_host(ensemble_at(kernel, target, rows(position), layout), placement)
 
     def _anywhere(self, request: Request) -> np.ndarray:
         return np.zeros((request.num_chains, self.program.target.dim), request.dtype)

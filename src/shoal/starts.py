@@ -15,6 +15,7 @@ from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from shoal.compiling import compiled
 from shoal.diagnostics.findings import Finding
+from shoal.ensemble import Ensemble
 from shoal.models.model import Model
 from shoal.target import Target
 
@@ -50,30 +51,44 @@ def default_superchains(num_chains: int) -> int:
 
 
 def dispersed(
-    model: Model, target: Target, root: PRNGKeyArray, num_chains: int, num_superchains: int, dtype: type
+    model: Model,
+    target: Target,
+    root: PRNGKeyArray,
+    num_chains: int,
+    num_superchains: int,
+    dtype: type,
+    evaluate: Callable[[np.ndarray], Ensemble] | None = None,
 ) -> Starts:
     """Points uniform on (-2, 2)^dim, one per superchain.
 
     Points where the log density or its gradient is not finite are drawn again, and a finding says how many.
+
+    Args:
+        model: what is sampled.
+        target: its log density.
+        root: the key of the run.
+        num_chains: the number of chains.
+        num_superchains: the number of points.
+        dtype: of positions.
+        evaluate: what is at the positions of all chains, where a program for that is compiled anyway.
 
     Raises:
         ValueError: some point was not finite in any attempt; the message names the parameter.
     """
     key = key_of_starts(root)
     points = np.empty((num_superchains, model.dim), dtype)
+    superchain = np.arange(num_chains) * num_superchains // num_chains
     missing = np.arange(num_superchains)
     redrawn = 0
     for attempt in range(ATTEMPTS):
-        made = _drawn(target, key, jnp.asarray(attempt, jnp.int32), num_superchains, dtype)
-        drawn, finite = (np.asarray(part) for part in made)
-        points[missing] = drawn[missing]
-        missing = missing[~finite[missing]]
+        drawn = _points(key, jnp.asarray(attempt, jnp.int32), points.shape, dtype)
+        points[missing] = np.asarray(drawn)[missing]
+        missing = missing[~_finite(target, points, superchain, evaluate)[missing]]
         if missing.size == 0:
             break
         redrawn += missing.size
     else:
         raise ValueError(why_not_finite(model, target, points[missing[0]], missing.size, num_superchains))
-    superchain = np.arange(num_chains) * num_superchains // num_chains
     return Starts(points[superchain], superchain, starts_redrawn(redrawn, num_superchains))
 
 
@@ -127,12 +142,21 @@ def _in_order(points: np.ndarray, group: np.ndarray) -> tuple[np.ndarray, np.nda
 
 
 @compiled
-def _drawn(
-    target: Target, key: PRNGKeyArray, attempt: Int[Array, ""], num: int, dtype: type
-) -> tuple[Float[Array, "num dim"], Bool[Array, " num"]]:
-    """Points of an attempt, and whether each is one to begin at."""
-    points = points_of(key, attempt, (num, target.dim), dtype)
-    return points, is_finite_at(target, points)
+def _points(
+    key: PRNGKeyArray, attempt: Int[Array, ""], shape: tuple[int, int], dtype: type
+) -> Float[Array, "points dim"]:
+    return points_of(key, attempt, shape, dtype)
+
+
+def _finite(
+    target: Target, points: np.ndarray, superchain: np.ndarray, evaluate: Callable[[np.ndarray], Ensemble] | None
+) -> np.ndarray:
+    """Whether each point is one to begin at."""
+    if evaluate is None:
+        return np.asarray(is_finite_at(target, jnp.asarray(points)))
+    there = evaluate(points[superchain])
+    finite = np.isfinite(there.log_density) & np.isfinite(there.gradient).all(-1)
+    return finite[np.searchsorted(superchain, np.arange(len(points)))]
 
 
 def key_of_starts(root: PRNGKeyArray) -> PRNGKeyArray:
@@ -145,7 +169,7 @@ def points_of(key: PRNGKeyArray, attempt: Int[Array, ""], shape: tuple[int, int]
     return jax.random.uniform(jax.random.fold_in(key, attempt), shape, dtype, -RADIUS, RADIUS)
 
 
-@eqx.filter_jit
+@compiled
 def is_finite_at(target: Target, position: Float[Array, "points dim"]) -> Bool[Array, " points"]:
     """Whether log density and gradient are finite, so that a chain can begin there."""
     log_density, gradient = target(position)

@@ -139,6 +139,9 @@ class AutoFewChains(Staged):
     def kernel(self) -> kernels.NUTS:
         return kernels.NUTS(max_tree_depth=self.max_steps.bit_length())
 
+    def first_kernel(self, dim: int) -> kernels.NUTS:
+        return dataclasses.replace(self.kernel(), draws_per_sweep=1)
+
     def adaptation(self) -> Adaptation:
         return settling_adaptation(self.target_accept)
 
@@ -152,9 +155,8 @@ class AutoFewChains(Staged):
         return eqx.tree_at(lambda t: t.metric, tuning, simplest(tuning.metric))
 
     def warm_up(self, stages: Stages, dim: int, dtype: DTypeLike) -> Warmed:
-        one_by_one = kernels.NUTS(max_tree_depth=self.max_steps.bit_length(), draws_per_sweep=1)
         settled, tuning = few_chains(
-            stages, one_by_one, settling_adaptation(self.target_accept), self.tuning(dim, dtype), dtype
+            stages, self.first_kernel(dim), settling_adaptation(self.target_accept), self.tuning(dim, dtype), dtype
         )
         return Warmed(tuning, {"phases": [as_record(settled)]}, unsettled(settled))
 

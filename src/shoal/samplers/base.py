@@ -35,8 +35,8 @@ class Sampler(eqx.Module):
         """The tuning that warmup begins with."""
         return self.kernel().tuning(dim, dtype)
 
-    def first_kernel(self, dim: int) -> AnyKernel:
-        """How chains move at first."""
+    def first_kernel(self, dim: int) -> AnyKernel | None:
+        """How chains move at first; None if that is not known yet."""
         return self.warmup_kernel()
 
     def num_scouts(self, dim: int) -> int | None:

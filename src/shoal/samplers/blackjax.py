@@ -177,6 +177,9 @@ class WindowAdapted(_BlackJAX, Staged):
     def settings(self) -> dict[str, float | int | str]:
         return {**super().settings(), "warmup": WARMUPS[0]}
 
+    def first_kernel(self, dim: int) -> None:
+        return None
+
     def warm_up(self, stages: Stages, dim: int, dtype: DTypeLike) -> Warmed:
         draws = min(stages.most, MOST_DRAWS)
         windows = Lifted(Windows(self.functions, self.options, draws))

@@ -95,18 +95,19 @@ class SamplingProgram:
         self, placement: Placement, root: PRNGKeyArray, position: Float[np.ndarray, "chains dim"], tuning: Any
     ) -> None:
         prepare_phase(self.program, placement, root, position, tuning, self._capacity)
+        self._begun(tuning).prepare()
 
     def enter(self, run: Run, placement: Placement, draws: int, learning: bool) -> Run:
-        self._learner = self._begun(run, draws, learning)
+        self._learner = self._begun(run.tuning, draws, learning)
         # What the statistics of sampling fold here nobody asks for: they begin anew when sampling does.
         return run if run.statistics else enter(self.program, run, placement, 0)
 
     def compile(self, run: Run, placement: Placement) -> None:
         compile_phase(self.program, run, placement, self._capacity)
-        self._begun(run).learn(np.ones(placement.num_chains, run.ensemble.position.dtype))
+        self._begun(run.tuning).learn(np.ones(placement.num_chains, run.ensemble.position.dtype))
 
-    def _begun(self, run: Run, draws: int = 1, learning: bool = True) -> Learner:
-        return Learner(self._adaptation, np.asarray(run.tuning.step_size), self._most, draws, learning)
+    def _begun(self, tuning: Any, draws: int = 1, learning: bool = True) -> Learner:
+        return Learner(self._adaptation, np.asarray(tuning.step_size), self._most, draws, learning)
 
     def play(self, run: Run, count: int, placement: Placement) -> tuple[Run, Trail]:
         kernel, learner, draws = self.program.kernel, self._learner, []
