@@ -20,7 +20,6 @@ from shoal.drawing import sampled
 from shoal.durable.at_url import known_of, mirrored
 from shoal.durable.folder import Beginning, RunFolder, beginning_of
 from shoal.durable.identity import differences, identity, other_run
-from shoal.ensemble import Ensemble
 from shoal.models.model import Model
 from shoal.objects import Objects, place_of
 from shoal.paths import by_path
@@ -33,7 +32,7 @@ from shoal.results.result import Result
 from shoal.results.so_far import SoFar, unwatched
 from shoal.samplers import SAMPLERS, Sampler, named
 from shoal.session import SamplingPhase, Session, expected_tuning, recorded_settings, versions
-from shoal.starts import Starts, default_superchains, dispersed, given
+from shoal.starts import Evaluate, Starts, default_superchains, dispersed, given
 from shoal.stopping import Stop, stoppable
 from shoal.target import Target
 from shoal.until import Until
@@ -218,6 +217,7 @@ def carried_out(
         evaluate = sampling.evaluation(request, placement) if there is None else None
         sampling.prepare(request, placement, root, expected_tuning(request, target.dim))
         starts = _starts(call, model, target, root, there, evaluate)
+        del evaluate  # and what it has of the data
         groups = call.num_superchains or default_superchains(num_chains)
         groups = int(groups) if call.initial_positions is None else int(starts.superchain.max()) + 1
         settings = recorded_settings(request, model, placement, groups, call.seed)
@@ -247,7 +247,7 @@ def _starts(
     target: Target,
     root: Any,
     there: Beginning | None,
-    evaluate: Callable[[np.ndarray], Ensemble] | None,
+    evaluate: Evaluate | None,
 ) -> Starts:
     """Where the chains begin: as given, as a run on disk began, or anywhere."""
     request = call.request

@@ -20,7 +20,6 @@ from shoal.diagnostics.unkept import nothing_kept, unkept
 from shoal.diagnostics.visited import Visited
 from shoal.durable.folder import Checkpoint, RunFolder
 from shoal.durable.identity import log_density_differs, other_run
-from shoal.ensemble import Ensemble
 from shoal.mesh import Placement
 from shoal.models.model import Model
 from shoal.paths import by_path, like
@@ -36,7 +35,7 @@ from shoal.results.moments import COORDINATES
 from shoal.results.so_far import SoFar, unwatched
 from shoal.run import Chunk, ensemble_at, on_host, prepare_phase, report, revived
 from shoal.samplers.arrays import tuning_from_arrays
-from shoal.starts import Starts
+from shoal.starts import Evaluate, Starts
 from shoal.statistics import ChainMeans, Health, Moments, Reach, Statistic
 from shoal.statistics.chain_means import stretches_for
 from shoal.stopping import Stop
@@ -101,22 +100,27 @@ class SamplingPhase(NamedTuple):
         if tuning is not None and not self.program.kernel.remembers and not request.folded:
             prepare_phase(self.program, placement, root, self._anywhere(request), tuning, self.capacity)
 
-    def evaluation(self, request: Request, placement: Placement) -> Callable[[np.ndarray], Ensemble] | None:
+    def evaluation(self, request: Request, placement: Placement) -> Evaluate | None:
         """What is evaluated at the starts, by the program that the run begins with, which begins to be compiled.
 
-        Returns:
-            From the positions of all chains to what is there; None where scouts have a program of their own.
+        None where scouts have a program of their own, or the kernel cannot be asked of any position.
         """
         dim, sampler = self.program.target.dim, request.sampler
         scouts = sampler.num_scouts(dim) if request.ends_itself else None
         kernel = sampler.first_kernel(dim) if request.ends_itself else sampler.warmup_kernel()
-        if kernel is None or (scouts is not None and placement.part(scouts).layout != placement.layout):
+        apart = scouts is not None and placement.part(scouts).layout != placement.layout
+        if kernel is None or not kernel.starts_anywhere or apart:
             return None
         target, layout = placement.place(self.program.target, split=False), placement.layout
         rows = lambda position: placement.place(placement.pad(position), split=True)
         if not request.folded:
             ensemble_at.ahead(kernel, target, rows(self._anywhere(request)), layout)
-        return lambda position: on_host(ensemble_at(kernel, target, rows(position), layout), placement)
+
+        def evaluate(position: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+            there = ensemble_at(kernel, target, rows(position), layout)
+            return on_host((there.log_density, there.gradient), placement)
+
+        return evaluate
 
     def _anywhere(self, request: Request) -> np.ndarray:
         return np.zeros((request.num_chains, self.program.target.dim), request.dtype)

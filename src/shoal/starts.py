@@ -15,7 +15,6 @@ from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from shoal.compiling import compiled
 from shoal.diagnostics.findings import Finding
-from shoal.ensemble import Ensemble
 from shoal.models.model import Model
 from shoal.target import Target
 
@@ -25,6 +24,10 @@ ATTEMPTS = 100
 MOST_SUPERCHAINS = 64
 FEW_CHAINS = 16
 _STARTS = 2**32 - 1  # sets the starts' key apart from the keys of draws, which count from 0
+
+
+# From the positions of all chains to the log density and its gradient there.
+Evaluate = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
 
 
 class Starts(NamedTuple):
@@ -57,7 +60,7 @@ def dispersed(
     num_chains: int,
     num_superchains: int,
     dtype: type,
-    evaluate: Callable[[np.ndarray], Ensemble] | None = None,
+    evaluate: Evaluate | None = None,
 ) -> Starts:
     """Points uniform on (-2, 2)^dim, one per superchain.
 
@@ -70,7 +73,7 @@ def dispersed(
         num_chains: the number of chains.
         num_superchains: the number of points.
         dtype: of positions.
-        evaluate: what is at the positions of all chains, where a program for that is compiled anyway.
+        evaluate: what the first points are evaluated by, of all chains, where a program for that is compiled anyway.
 
     Raises:
         ValueError: some point was not finite in any attempt; the message names the parameter.
@@ -83,7 +86,8 @@ def dispersed(
     for attempt in range(ATTEMPTS):
         drawn = _points(key, jnp.asarray(attempt, jnp.int32), points.shape, dtype)
         points[missing] = np.asarray(drawn)[missing]
-        missing = missing[~_finite(target, points, superchain, evaluate)[missing]]
+        finite = _finite(target, points, superchain, None if attempt else evaluate)
+        missing = missing[~finite[missing]]
         if missing.size == 0:
             break
         redrawn += missing.size
@@ -148,14 +152,12 @@ def _points(
     return points_of(key, attempt, shape, dtype)
 
 
-def _finite(
-    target: Target, points: np.ndarray, superchain: np.ndarray, evaluate: Callable[[np.ndarray], Ensemble] | None
-) -> np.ndarray:
+def _finite(target: Target, points: np.ndarray, superchain: np.ndarray, evaluate: Evaluate | None) -> np.ndarray:
     """Whether each point is one to begin at."""
     if evaluate is None:
         return np.asarray(is_finite_at(target, jnp.asarray(points)))
-    there = evaluate(points[superchain])
-    finite = np.isfinite(there.log_density) & np.isfinite(there.gradient).all(-1)
+    log_density, gradient = evaluate(points[superchain])
+    finite = np.isfinite(log_density) & np.isfinite(gradient).all(-1)
     return finite[np.searchsorted(superchain, np.arange(len(points)))]
 
 

@@ -160,7 +160,7 @@ def _staged(session: Session, draws: WarmupDraws | None) -> Warm:
         most,
         tell,
         starts.chosen,
-        Sampling(*session.sampling, foresee),
+        Sampling(*session.sampling, foresee, early=not request.folded),
     )
     stages.clock = session.stop.clock
     visited = Visited()

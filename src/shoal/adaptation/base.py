@@ -17,6 +17,11 @@ Tuning = Any
 class Adaptation(eqx.Module):
     """Learns one part of the tuning. `Chain` composes several, as in optax."""
 
+    @property
+    def sizes_steps(self) -> bool:
+        """Whether it learns `tuning.step_size` and nothing else, and watches acceptance and nothing else."""
+        return False
+
     @abc.abstractmethod
     def init(self, tuning: Tuning) -> PyTree:
         """The memory to begin with."""
@@ -97,6 +102,10 @@ class During(Adaptation):
     begin: float
     end: float
     part: Adaptation
+
+    @property
+    def sizes_steps(self) -> bool:
+        return self.part.sizes_steps
 
     def init(self, tuning: Tuning) -> PyTree:
         return self.part.init(tuning)

@@ -60,6 +60,11 @@ class StepSize(Adaptation):
         count: Float[Array, ""]
         patient: Bool[Array, ""]
 
+    @property
+    def sizes_steps(self) -> bool:
+        # Not those that are derived from it: they may watch more.
+        return type(self) is StepSize
+
     def init(self, tuning: Tuning) -> PyTree:
         log = jnp.log(tuning.step_size)
         zero = jnp.zeros_like(log)

@@ -55,6 +55,11 @@ class Kernel[Tuning](eqx.Module):
         """Whether an ensemble holds more for this kernel than where the chains are."""
         return type(self).init is not Kernel.init
 
+    @property
+    def starts_anywhere(self) -> bool:
+        """Whether `init` may be asked of positions where the log density is not finite, and then says so."""
+        return not self.remembers
+
     def sweep(
         self, stream: Stream, index: Int[Array, ""], ensemble: Ensemble, tuning: Tuning, target: Target
     ) -> tuple[Ensemble, Transition]:

@@ -82,6 +82,10 @@ class GHMC(Kernel[GHMCTuning]):
     def tuning(self, dim: int, dtype: DTypeLike) -> GHMCTuning:
         return self.Tuning(jnp.asarray(0.1, dtype), jnp.asarray(1.0, dtype), Diagonal(jnp.ones(dim, dtype)))
 
+    @property
+    def starts_anywhere(self) -> bool:
+        return True
+
     def init(self, position: Float[Array, "chains dim"], target: Target) -> Ensemble:
         log_density, gradient = target(position)
         nothing = Persistent(jnp.zeros_like(position), jnp.zeros_like(position[:, 0]), jnp.ones(len(position), bool))

@@ -37,6 +37,10 @@ class MAMS(Jittered):
         check_dim("MAMS", dim)
         return first_tuning(0.1, 1.0, dim, self.integrator, dtype)
 
+    @property
+    def starts_anywhere(self) -> bool:
+        return True
+
     def init(self, position: Float[Array, "chains dim"], target: Target) -> Ensemble:
         check_dim("MAMS", position.shape[-1])
         log_density, gradient = target(position)

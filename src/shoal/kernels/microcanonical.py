@@ -88,6 +88,10 @@ class Microcanonical(Kernel[MicrocanonicalTuning]):
         step_size, trajectory = jnp.asarray(0.01 * dim**0.5, dtype), jnp.asarray(2.0 * dim**0.5, dtype)
         return self.Tuning(step_size, trajectory, Diagonal(jnp.ones(dim, dtype)), jnp.asarray(jnp.inf, dtype))
 
+    @property
+    def starts_anywhere(self) -> bool:
+        return True
+
     def init(self, position: Float[Array, "chains dim"], target: Target) -> Ensemble:
         """The ensemble at these positions, on its way up the gradient; where that is zero, along the diagonal."""
         dim = position.shape[-1]

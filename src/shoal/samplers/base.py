@@ -44,7 +44,10 @@ class Sampler(eqx.Module):
         return None
 
     def expected(self, dim: int, dtype: DTypeLike) -> Any | None:
-        """A tuning of the form that sampling has as a rule, so that it is compiled early; None if none is known."""
+        """A tuning of the form that the program of sampling runs with first, so that it is compiled early.
+
+        None if no form is known.
+        """
         return self.tuning(dim, dtype)
 
     def for_chains(self, num_chains: int) -> "Sampler":

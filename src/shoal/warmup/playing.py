@@ -14,7 +14,7 @@ from shoal.program import Program, Run
 from shoal.run import advance, compile_phase, enter, frozen, on_host, prepare_phase, sweeping, sweeps_as_array
 from shoal.warmup.trail import Trail
 
-# Draws that go to the host at a time.
+# Draws after which is told how far a stage is.
 CAPACITY = 10
 
 

@@ -45,11 +45,13 @@ class Sampling(NamedTuple):
         program: of it, which plays the stages that have its kernel.
         capacity: of that.
         foresee: told the tuning that it may turn out to have, as soon as something is known of it.
+        early: whether programs may be compiled before they are needed, beside others, in more memory.
     """
 
     program: Program
     capacity: int
     foresee: Callable[[Any], None]
+    early: bool = True
 
 
 class Left(NamedTuple):
@@ -264,6 +266,8 @@ class Stages:
     def prepare(self, kernel: AnyKernel, adaptation: Adaptation, tuning: Any) -> None:
         """Begin to compile stages of a kernel that remembers nothing, for the chains that move now and for all."""
         shared = self.placement.layout == self._all.layout
+        if self._sampling is not None and not self._sampling.early:
+            return
         with self._compiling(("prepare", kernel)):
             for placement in (self.placement,) if shared else (self.placement, self._all):
                 playing = self._playing(kernel, adaptation, placement)
@@ -271,12 +275,13 @@ class Stages:
                 playing.prepare(placement, self.root, position, tuning)
 
     def _playing(self, kernel: AnyKernel, adaptation: Adaptation, placement: Placement) -> Playing:
-        """By what program stages of a kernel are played: by that of sampling where it has this kernel."""
+        """By what program stages are played: that of sampling where it has this kernel, and steps are all to learn."""
         target = self._target_at(placement)
-        if self._sampling is None or kernel != self._sampling.program.kernel or not isinstance(kernel, Jittered):
+        same = self._sampling is not None and kernel == self._sampling.program.kernel
+        if self._sampling is None or not (same and isinstance(kernel, Jittered) and adaptation.sizes_steps):
             return OwnProgram(Program(target, kernel, adaptation, {}, keep_trail))
-        program, capacity, _ = self._sampling
-        return SamplingProgram(replace(program, target=target), capacity, adaptation, self._all.num_chains)
+        program = replace(self._sampling.program, target=target)
+        return SamplingProgram(program, self._sampling.capacity, adaptation, self._all.num_chains)
 
     def foresee(self, tuning: Any) -> None:
         """Say what tuning sampling may turn out to have, so that it can be compiled meanwhile."""
