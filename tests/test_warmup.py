@@ -12,7 +12,7 @@ import shoal
 from exact import EXACT, worst_z
 from shoal import compiling
 from shoal import learning as learning_module
-from shoal.adaptation import Fixed
+from shoal.adaptation import Chain, DiagonalMetric, During, Fixed, StepSize
 from shoal.diagnostics.effective import many_chain_ess
 from shoal.dynamics.integrators import MCLACHLAN, TWO_LEAPFROGS
 from shoal.dynamics.metrics import Diagonal, LowRank
@@ -32,6 +32,7 @@ from shoal.statistics import Health, Moments
 from shoal.warmup import phases, race
 from shoal.warmup.pace import Pace, efficiency, pace
 from shoal.warmup.phases import Phase, _smoother, _until_still, look, settling_kernel
+from shoal.warmup.playing import OwnProgram, SamplingProgram
 from shoal.warmup.race import resemblance_ess, worst_ess
 from shoal.warmup.reach import MOST, RISING, SLOW, STEEP, Growth, _slowest, growth
 from shoal.warmup.scouts import leaders, together
@@ -262,6 +263,30 @@ def test_the_program_of_sampling_plays_a_stage_as_one_of_its_own_does(num_chains
     compiling.forget_programs()
     same = float(wrong.step_size) == pytest.approx(float(after.step_size), rel=1e-4)
     assert same == (num_chains == 128 or not learning)
+
+
+class Mine(StepSize):
+    """May watch whatever it likes."""
+
+
+@pytest.mark.parametrize(
+    ("adaptation", "kind"),
+    [
+        (phases.settling_adaptation(0.8), SamplingProgram),
+        (StepSize(), SamplingProgram),
+        (During(0.0, 0.5, Mine()), OwnProgram),
+        (Chain((StepSize(), DiagonalMetric())), OwnProgram),
+        (Fixed(), OwnProgram),
+    ],
+    ids=["settling", "steps", "steps otherwise", "more than steps", "nothing"],
+)
+def test_who_learns_more_than_steps_has_a_program_of_their_own(adaptation, kind):
+    target = shoal.examples.load("eight_schools").target(np.float32)
+    kernel, placement = Auto().kernel(), Placement.of(32)
+    after = Sampling(Program(target, kernel), 20, lambda tuning: None)
+    stages = Stages(target, placement, root_key(3), np.zeros((32, target.dim)), 1000, quiet, sampling=after)
+    assert isinstance(stages._playing(kernel, adaptation, placement), kind)
+    assert isinstance(stages._playing(settling_kernel(7), adaptation, placement), OwnProgram)
 
 
 def played(

@@ -14,8 +14,10 @@ from shoal.program import Program, Run
 from shoal.run import advance, compile_phase, enter, frozen, on_host, prepare_phase, sweeping, sweeps_as_array
 from shoal.warmup.trail import Trail
 
-# Draws after which is told how far a stage is.
+# Draws of a stage at a time, at most; after as many is told how far it is.
 CAPACITY = 10
+# What a trail has of the statistics that `KeepDraws` keeps.
+TOLD = ("acceptance_rate", "step_size", "n_steps")
 
 
 class Playing(Protocol):
@@ -116,8 +118,7 @@ class SamplingProgram:
         later = sweeping(self.program, run, placement, self._capacity)
         for _ in range(count):
             run, kept = later(run)
-            names = "acceptance_rate", "step_size", "n_steps"
-            acceptance, size, steps = (placement.fetched(kept["stats"][name], slice(0, 1))[:, 0] for name in names)
+            acceptance, size, steps = (placement.fetched(kept["stats"][name], slice(0, 1))[:, 0] for name in TOLD)
             at, gradients = on_host(run.ensemble, placement), kernel.integrator.gradients_per_step * steps
             draws.append((at.position, at.gradient, at.log_density, acceptance, size, gradients))
             learner.learn(acceptance)
